@@ -1,0 +1,359 @@
+"""YAML and key=value -> validated, frozen configuration, and its fingerprint.
+
+A configuration is a tree of components. A component's class is its schema: the Python API, the YAML, the command line and the
+record of a run all read the same fields.
+"""
+
+import hashlib
+import inspect
+import io
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from expunge import registry
+from expunge.errors import BadInput, nearest
+
+
+def _not_a_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number, got a yes/no value")
+    return value
+
+
+PositiveInt = Annotated[int, Field(strict=True, gt=0)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+Integer = Annotated[int, Field(strict=True)]
+Number = Annotated[float, BeforeValidator(_not_a_flag), Field(strict=True, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, BeforeValidator(_not_a_flag), Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, BeforeValidator(_not_a_flag), Field(strict=True, ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, BeforeValidator(_not_a_flag), Field(strict=True, ge=0, le=1)]
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True)]
+
+
+def hyper(default: Any, about: str = "", *, low: float | None = None, high: float | None = None, log: bool = False, **constraints: Any) -> Any:
+    """Declare a hyper-parameter: its default, what it is, and the range in which it is searched.
+
+    Args:
+        default: the value used when nobody chooses one.
+        about: one line for ``expunge show``.
+        low: lower end of the search range; None when the field is not tuned.
+        high: upper end of the search range.
+        log: whether the search is uniform in the logarithm.
+        constraints: further pydantic constraints such as ``lt=1``.
+    """
+    search = None if low is None else {"low": low, "high": high, "log": log}
+    return Field(default, description=about or None, json_schema_extra={"search": search} if search else None, **constraints)
+
+
+class Component(BaseModel):
+    """One thing that can be chosen by name: frozen, validated fields and one verb.
+
+    Class attributes: ``name`` (set by the registry), ``aliases`` (other names that are accepted), ``source`` (where it was
+    published), ``deviations`` (what differs from there and why).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: ClassVar[str] = ""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    source: ClassVar[str] = ""
+    deviations: ClassVar[tuple[str, ...]] = ()
+    prefix_field: ClassVar[str] = ""
+    """The field that takes what follows a colon in the name, as in ``timm:resnet18``."""
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first sentence of the docstring."""
+        return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+    def tree(self) -> dict[str, Any]:
+        """Return the component as plain values: ``name`` first, then every field."""
+        return {"name": self.name, **json.loads(self.model_dump_json())}
+
+    def but(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, validated."""
+        return type(self).model_validate({**self.model_dump(), **changes})
+
+
+class Evaluate(Component):
+    """What to measure, and on how many retrained models."""
+
+    name: ClassVar[str] = "evaluate"
+    tier: Literal["fast", "standard", "rigorous"] = "fast"
+    seeds: PositiveInt = hyper(4, "training seeds: originals, retrained models and unlearned models, paired")
+    batch_size: PositiveInt = 1000
+    workers: NonNegativeInt = hyper(0, "processes that train and unlearn; 0 takes one for each processor")
+
+
+KINDS = {"data": "datasets", "model": "models", "train": "recipes", "forget": "scenarios", "method": "methods"}
+"""The top-level keys that choose a component, and its kind."""
+KEYS = (*KINDS, "addons", "evaluate", "seed", "device", "out")
+"""All top-level keys, in the order in which they are printed."""
+
+
+def build(kind: str, values: str | dict[str, Any], where: str, defaults: dict[str, Any] | None = None) -> Component:
+    """Return the component that ``values`` describe.
+
+    Args:
+        kind: a kind of the registry.
+        values: a name, or a mapping with ``name`` and fields.
+        where: the key, for error messages.
+        defaults: values for fields that ``values`` leave open, instead of the class's own.
+
+    Raises:
+        BadInput: unknown name, unknown field, wrong type, or out of range.
+    """
+    if isinstance(values, str):
+        values = {"name": values}
+    if not isinstance(values, dict) or not isinstance(values.get("name"), str):
+        raise BadInput(where, f"expected a name, got {values!r}.", f"Write {where}=NAME; `expunge list {kind}` lists the names.")
+    head, _, tail = values["name"].partition(":")
+    component = registry.find(kind, head, where)
+    fields = {key: value for key, value in values.items() if key != "name"}
+    if tail:
+        if not component.prefix_field:
+            raise BadInput(where, f"{head!r} takes nothing after a colon, got {tail!r}.", f"Write {where}={head}.")
+        fields[component.prefix_field] = tail
+    return validate(component, {**(defaults or {}), **fields}, where)
+
+
+def validate(component: type[Component], fields: dict[str, Any], where: str) -> Component:
+    """Return ``component(**fields)``, or raise a `BadInput` that names the first wrong field."""
+    for key in fields:
+        if key not in component.model_fields:
+            owner = component.name or component.__name__
+            allowed = nearest(key, component.model_fields) if component.model_fields else f"{owner} has no fields."
+            raise BadInput(f"{where}.{key}", f"{owner} has no field {key!r}.", allowed)
+    try:
+        return component.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join([where, *(str(part) for part in first["loc"] if not str(part).startswith("function-"))])
+        raise BadInput(path, _explain(component, first)) from None
+
+
+def _explain(component: type[Component], error: dict[str, Any]) -> str:
+    field = component.model_fields.get(str(error["loc"][0])) if error["loc"] else None
+    found = repr(error["input"])
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return f"got {found}. {nearest(str(error['input']), choices)} Allowed: {', '.join(choices)}."
+    expected = describe(field) if field is not None and len(error["loc"]) == 1 else ""
+    return f"expected {expected}, got {found}." if expected else f"{error['msg'].lower()}, got {found}."
+
+
+_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+
+
+def describe(field: FieldInfo) -> str:
+    """Return a field's type and range in words, for example ``a positive integer``."""
+    kind = field.annotation
+    bounds = {}
+    for item in field.metadata:
+        for side in ("gt", "ge", "lt", "le"):
+            if getattr(item, side, None) is not None:
+                bounds[side] = getattr(item, side)
+    words = _TYPE_NAMES.get(kind) or _describe_type(kind)
+    if bounds == {"gt": 0}:
+        return words.replace("an integer", "a positive integer").replace("a number", "a positive number")
+    if bounds == {"ge": 0}:
+        return words + " of at least 0"
+    if bounds == {"ge": 0, "le": 1}:
+        return words + " from 0 to 1"
+    limits = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    return " ".join([words, " and ".join(f"{limits[side]} {bound:g}" for side, bound in bounds.items())]).strip()
+
+
+def _describe_type(kind: Any) -> str:
+    options = getattr(kind, "__args__", ())
+    if getattr(kind, "__origin__", None) is Literal:
+        return "one of " + ", ".join(map(str, options))
+    if type(None) in options:
+        rest = " or ".join(_TYPE_NAMES.get(option) or _describe_type(option) for option in options if option is not type(None))
+        return f"{rest} or nothing"
+    if getattr(kind, "__origin__", None) in (list, tuple):
+        return "a list"
+    return getattr(kind, "__name__", str(kind)).replace("typing.", "")
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the value of a YAML 1.2 document: ``1e-3`` is a number, ``no`` is a text, duplicate keys are refused."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        detail = " ".join(str(getattr(error, "problem", error)).split())
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        raise BadInput(where, f"not valid YAML{line}: {detail}.", "Check brackets, colons and indentation.") from None
+
+
+def to_yaml(tree: Any) -> str:
+    """Return a tree of plain values as a YAML 1.2 document."""
+    from ruamel.yaml import YAML
+
+    out = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.dump(tree, out)
+    return out.getvalue()
+
+
+def read(file: Path | None, overrides: list[str] | tuple[str, ...] = (), base: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the tree of a YAML file with ``key=value`` overrides applied from left to right.
+
+    Choosing another component by name (``method=scrub``) drops the fields of the old one.
+
+    Raises:
+        BadInput: file missing or not YAML, an override without ``=``, or an unknown top-level key.
+    """
+    tree: dict[str, Any] = {key: _choice(value) if key in KINDS else value for key, value in (base or {}).items()}
+    if file is not None:
+        if not file.is_file():
+            raise BadInput(str(file), "no such file.", "Give a YAML file, or only key=value pairs.")
+        loaded = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        if loaded is not None and not isinstance(loaded, dict):
+            raise BadInput(str(file), f"expected keys and values, got {type(loaded).__name__}.")
+        for key, value in (loaded or {}).items():
+            _assign(tree, str(key).split("."), value, str(key))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise BadInput(override, "expected key=value.", "For example method=salun or method.lr=0.02.")
+        _assign(tree, key.strip().split("."), parse_yaml(text, key), key.strip())
+    return tree
+
+
+def _choice(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _assign(tree: dict[str, Any], path: list[str], value: Any, where: str) -> None:
+    key = path[0]
+    if key not in KEYS:
+        raise BadInput(where, f"no such key {key!r}.", nearest(key, KEYS))
+    if len(path) == 1:
+        tree[key] = _choice(value) if key in KINDS else value
+        return
+    if key == "addons":
+        _assign_addon(tree, path, value, where)
+        return
+    if key not in KINDS and key != "evaluate":
+        raise BadInput(where, f"{key!r} has no fields.", f"Write {key}=VALUE.")
+    if len(path) > 2:
+        raise BadInput(where, f"too many dots.", f"Write {key}.FIELD=VALUE.")
+    if path[1] == "name":
+        tree[key] = _choice(value)
+        return
+    node = tree.setdefault(key, {})
+    if not isinstance(node, dict):
+        raise BadInput(where, f"{key} is {node!r}, which has no fields.")
+    node[path[1]] = value
+
+
+def _assign_addon(tree: dict[str, Any], path: list[str], value: Any, where: str) -> None:
+    if len(path) != 3:
+        raise BadInput(where, "expected addons.NAME.FIELD=VALUE.")
+    chosen = tree.get("addons") or []
+    for position, item in enumerate(chosen):
+        item = dict(_choice(item))
+        if item.get("name") == path[1]:
+            item[path[2]] = value
+            tree["addons"] = [*chosen[:position], item, *chosen[position + 1 :]]
+            return
+    raise BadInput(where, f"the add-on {path[1]!r} is not chosen.", f"Write addons=[{path[1]}] first.")
+
+
+class Experiment(BaseModel):
+    """Everything that decides the result of a command. Keys that a command does not use are None."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    data: Component
+    model: Component
+    train: Component
+    forget: Component | None = None
+    method: Component | None = None
+    addons: tuple[Component, ...] = ()
+    evaluate: Evaluate = Evaluate()
+    seed: NonNegativeInt = 0
+    device: str = "auto"
+    out: str = "runs"
+
+    def tree(self) -> dict[str, Any]:
+        """Return the whole configuration as plain values, which `load_tree` reads back unchanged."""
+        tree: dict[str, Any] = {}
+        for key in KEYS:
+            value = getattr(self, key)
+            if key == "addons":
+                tree[key] = [addon.tree() for addon in value]
+            elif key == "evaluate":
+                tree[key] = {k: v for k, v in value.tree().items() if k != "name"}
+            elif isinstance(value, Component):
+                tree[key] = value.tree()
+            elif value is not None:
+                tree[key] = value
+        return tree
+
+
+DEFAULTS: dict[str, Any] = {"data": "fashion_mnist", "model": "small_cnn", "train": "tiny"}
+"""What a command uses when it is told nothing."""
+
+
+def resolve(tree: dict[str, Any]) -> Experiment:
+    """Return the validated configuration of a tree.
+
+    Raises:
+        BadInput: any name, key, type or range that is not allowed.
+    """
+    tree = {**DEFAULTS, **tree}
+    parts: dict[str, Any] = {}
+    for key, kind in KINDS.items():
+        value = tree.get(key)
+        if isinstance(value, dict) and "name" not in value and key in DEFAULTS:
+            value = {"name": DEFAULTS[key], **value}
+        if value is None:
+            continue
+        defaults = None
+        if key == "method":
+            defaults = _scenario_defaults(value, parts.get("forget"))
+        parts[key] = build(kind, value, key, defaults)
+    chosen = tree.get("addons") or []
+    if not isinstance(chosen, list):
+        raise BadInput("addons", f"expected a list, got {chosen!r}.", "Write addons=[lora,sam].")
+    parts["addons"] = tuple(build("addons", item, f"addons.{_choice(item).get('name', position)}") for position, item in enumerate(chosen))
+    parts["evaluate"] = validate(Evaluate, tree.get("evaluate") or {}, "evaluate")
+    for key in ("seed", "device", "out"):
+        if key in tree:
+            parts[key] = tree[key]
+    try:
+        return Experiment.model_validate(parts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        expected = "an integer of at least 0" if first["loc"][0] == "seed" else "a text"
+        raise BadInput(str(first["loc"][0]), f"expected {expected}, got {first['input']!r}.") from None
+
+
+def _scenario_defaults(value: Any, forget: Component | None) -> dict[str, Any] | None:
+    name = _choice(value).get("name")
+    if forget is None or not isinstance(name, str):
+        return None
+    method = registry.find("methods", name, "method")
+    return dict(method.scenario_defaults.get(forget.kind, {}))  # type: ignore[attr-defined]
+
+
+def fingerprint(tree: Any) -> str:
+    """Return 16 hexadecimal digits that change when any value of the tree changes, and only then."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
