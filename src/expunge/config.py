@@ -36,7 +36,9 @@ Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True)]
 
 
-def hyper(default: Any, about: str = "", *, low: float | None = None, high: float | None = None, log: bool = False, **constraints: Any) -> Any:
+def hyper(
+    default: Any, about: str = "", *, low: float | None = None, high: float | None = None, log: bool = False, **constraints: Any
+) -> Any:
     """Declare a hyper-parameter: its default, what it is, and the range in which it is searched.
 
     Args:

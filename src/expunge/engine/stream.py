@@ -80,9 +80,7 @@ class Stream:
     def batches(self, size: int, *, seed: int = 0, epoch: int = 0, shuffle: bool = False, augment: bool = False) -> Iterator[Batch]:
         """Yield one epoch. The order and the augmentation depend on seed, epoch and index only."""
         order = randomness.shuffle(seed, self.name, epoch, self.index) if shuffle else self.index
-        for chunk, (x, y) in zip(
-            order.split(size), self.source.batches(order, size, augment=augment, seed=seed, epoch=epoch), strict=True
-        ):
+        for chunk, (x, y) in zip(order.split(size), self.source.batches(order, size, augment=augment, seed=seed, epoch=epoch), strict=True):
             if self._labels is not None:
                 y = self._labels[chunk].to(x.device)
             yield Batch(x, y, chunk.to(x.device), self.name, epoch)

@@ -1,0 +1,113 @@
+"""The run folder: configuration, record, weights, events, environment. Every file is written whole or not at all."""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import BadInput
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    A reader, or a process that starts after a crash, sees the old file or the whole new one.
+
+    Raises:
+        BadInput: the folder cannot be written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> BadInput:
+    return BadInput("out", f"cannot write {path}: {error.strerror or error}.", "Choose another folder with out=FOLDER, or make room.")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically. Non-finite numbers are refused: a record never holds a number that is none."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file.
+
+    Raises:
+        BadInput: the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BadInput(str(path), f"cannot be read: {error}.", "Delete the file; it is made again.") from None
+
+
+def append_event(path: Path, **event: Any) -> None:
+    """Append one line of JSON with the time to an event log."""
+    with open(path, "a", encoding="utf-8") as log:
+        log.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Return what a result may depend on beside the configuration: versions, hardware, commit."""
+    import torch
+
+    packages = ("expunge", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic", "timm", "transformers")
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "processors": os.cpu_count(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": versions,
+        **_git(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _git() -> dict[str, Any]:
+    def run(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = run("rev-parse", "HEAD")
+    return {"commit": commit, "dirty": bool(run("status", "--porcelain")) if commit else None}
