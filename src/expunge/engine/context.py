@@ -1,0 +1,167 @@
+"""All that a method may touch: declared streams, the original, teachers, generators, the cost meter."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from expunge.engine import randomness
+from expunge.engine.architecture import Architecture
+from expunge.engine.cost import CostMeter
+from expunge.engine.parameters import Snapshot
+from expunge.engine.stream import Stream
+from expunge.errors import BadInput, UndeclaredAccess
+
+TeacherKind = Literal["original", "random", "retrained"]
+
+
+class Context:
+    """The world of a method. It holds no test data, and no stream that the method has not declared.
+
+    Args:
+        model: the model to change, in place.
+        streams: what exists: ``forget``, ``retain``, ``validation``, ``train``, ``surrogate``.
+        needs: what the method declares; everything else raises `UndeclaredAccess`.
+        seed: seeds every random choice.
+        num_classes: outputs of the model.
+        forget_classes: classes that are to be forgotten as a whole; empty for other requests.
+        kind: ``random``, ``class`` or ``subclass``.
+        initialise: returns a freshly initialised state dict for a seed; by default every layer's own ``reset_parameters``.
+        recipe: how the original was trained, for methods that declare ``recipe``.
+        oracle: a retrained model, for diagnostics that declare ``oracle``.
+        head: name of the layer that makes the logits, where detection fails.
+        report: called with one mapping for each event, such as the end of an epoch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        streams: Mapping[str, Stream],
+        *,
+        needs: Iterable[str],
+        seed: int,
+        num_classes: int,
+        forget_classes: tuple[int, ...] = (),
+        kind: str = "random",
+        initialise: Callable[[int], Mapping[str, Tensor]] | None = None,
+        recipe: Any = None,
+        oracle: nn.Module | None = None,
+        head: str | None = None,
+        report: Callable[[dict[str, Any]], None] | None = None,
+    ):
+        self.model, self.seed, self.num_classes = model, seed, num_classes
+        self.forget_classes, self.kind = forget_classes, kind
+        self.needs = frozenset(needs)
+        self.cost = CostMeter()
+        self.original = Snapshot(model)
+        self.report = report or (lambda event: None)
+        self.phase = 0
+        self._blank = copy.deepcopy(model)
+        self._streams, self._recipe, self._oracle = dict(streams), recipe, oracle
+        self._initialise, self._head = initialise, head
+        self._teachers: dict[tuple[str, int], nn.Module] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
+
+    def stream(self, name: str | Stream) -> Stream:
+        """Return a declared stream; a stream that the method has built itself passes through.
+
+        Raises:
+            UndeclaredAccess: the method does not declare it.
+            BadInput: it is declared, but the request came without it.
+        """
+        if isinstance(name, Stream):
+            return name
+        self._declared(name)
+        if name not in self._streams:
+            raise BadInput(name, f"the method needs {name} data and there is none.", f"Give {name}=..., or choose a method without it.")
+        return self._streams[name]
+
+    def _declared(self, name: str) -> None:
+        if name not in self.needs:
+            raise UndeclaredAccess(f"the method reads {name!r} but declares only {sorted(self.needs)}")
+
+    @property
+    def recipe(self) -> Any:
+        """How the original was trained."""
+        self._declared("recipe")
+        if self._recipe is None:
+            raise BadInput(
+                "recipe", "the method trains from scratch and was given no recipe.", "Give recipe=..., for example recipe='tiny'."
+            )
+        return self._recipe
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """Where the model's head, features and blocks are."""
+        name = next(name for name in ("retain", "forget", "train", "validation") if name in self._streams)
+        batch = next(iter(self._streams[name].batches(2)))
+        with self.cost.paused():
+            return Architecture(self.model, batch.x, head=self._head) if self._head else Architecture(self.model, batch.x)
+
+    def generator(self, *purpose: object) -> torch.Generator:
+        """Return a generator on the model's device for one purpose, for example ``generator("noise", 3)``."""
+        return randomness.generator(self.device, self.seed, *purpose)
+
+    def fresh_state(self, *purpose: object) -> dict[str, Tensor]:
+        """Return newly initialised weights and buffers, by name.
+
+        Raises:
+            BadInput: a parameter belongs to a layer that cannot initialise itself.
+        """
+        seed = randomness.derive(self.seed, "initialise", *purpose)
+        if self._initialise is not None:
+            return {name: value.to(self.device) for name, value in self._initialise(seed).items()}
+        fresh = copy.deepcopy(self._blank)
+        return reset_parameters(fresh, seed).state_dict()
+
+    def teacher(self, kind: TeacherKind = "original", number: int = 0) -> nn.Module:
+        """Return a frozen model in eval mode: the original, a randomly initialised one, or a retrained one (diagnostics only)."""
+        if (kind, number) not in self._teachers:
+            self._teachers[kind, number] = self._make_teacher(kind, number)
+        return self._teachers[kind, number]
+
+    def _make_teacher(self, kind: TeacherKind, number: int) -> nn.Module:
+        if kind == "retrained":
+            self._declared("oracle")
+            if self._oracle is None:
+                raise BadInput("oracle", "the method imitates a retrained model and was given none.", "Give oracle=MODEL.")
+            made = copy.deepcopy(self._oracle).to(self.device)
+        else:
+            made = copy.deepcopy(self._blank)
+            made.load_state_dict(self.original.state if kind == "original" else self.fresh_state("teacher", number))
+        made.eval().requires_grad_(False)
+        self.cost.watch(made, "teacher")
+        return made
+
+    def logits_of(self, kind: TeacherKind, x: Tensor, number: int = 0) -> Tensor:
+        """Return a teacher's logits ``[B, C]`` without gradients."""
+        with torch.no_grad():
+            return self.teacher(kind, number)(x).float()
+
+
+def reset_parameters(model: nn.Module, seed: int) -> nn.Module:
+    """Initialise every layer of a model anew, in place, by the layer's own ``reset_parameters``.
+
+    Raises:
+        BadInput: a parameter belongs to a module that has none.
+    """
+    devices = [parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"][:1]
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for name, module in model.named_modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            elif any(True for _ in module.parameters(recurse=False)):
+                raise BadInput(
+                    "model",
+                    f"the layer {name!r} ({type(module).__name__}) cannot be initialised anew.",
+                    "Give it a reset_parameters() method.",
+                )
+    return model

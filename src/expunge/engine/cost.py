@@ -1,0 +1,104 @@
+"""What a run costs: forward and backward passes of single examples, seconds, memory."""
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class CostMeter:
+    """Counts at the models themselves, so that scoring passes and teachers cannot be forgotten.
+
+    Attributes:
+        forward: examples passed forward through the student.
+        backward: examples whose output was differentiated, student only.
+        teacher: examples passed forward through teachers.
+        seconds: wall time while `running`, monotonic clock, device synchronised.
+    """
+
+    forward: int = 0
+    backward: int = 0
+    teacher: int = 0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    _paused: bool = field(default=False, repr=False)
+    _handles: list[Any] = field(default_factory=list, repr=False)
+
+    def watch(self, model: nn.Module, role: str = "student") -> None:
+        """Count every forward of a model from now on, and for the student every backward from its output."""
+
+        def count(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if self._paused or not inputs or not isinstance(inputs[0], Tensor):
+                return
+            examples = len(inputs[0])
+            if role != "student":
+                self.teacher += examples
+                return
+            self.forward += examples
+            if isinstance(output, Tensor) and output.requires_grad:
+                output.register_hook(lambda _gradient: self._add_backward(examples))
+
+        self._handles.append(model.register_forward_hook(count))
+
+    def _add_backward(self, examples: int) -> None:
+        if not self._paused:
+            self.backward += examples
+
+    def add(self, *, forward: int = 0, backward: int = 0) -> None:
+        """Add passes of work whose hooks cannot count, such as per-example gradients under vmap."""
+        self.forward += forward
+        self.backward += backward
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing inside; the caller adds what was done."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    @contextmanager
+    def running(self, device: torch.device) -> Iterator[None]:
+        """Measure wall time and peak memory, and take the hooks off at the end."""
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        _synchronise(device)
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            _synchronise(device)
+            self.seconds += time.monotonic() - start
+            self.peak_memory_bytes = max(self.peak_memory_bytes, _peak_memory(device))
+            for handle in self._handles:
+                handle.remove()
+            self._handles.clear()
+
+    def tree(self) -> dict[str, float | int]:
+        """Return the counts as plain values. ``passes`` counts a backward as two forwards."""
+        return {
+            "forward": self.forward,
+            "backward": self.backward,
+            "teacher": self.teacher,
+            "passes": self.forward + 2 * self.backward + self.teacher,
+            "seconds": round(self.seconds, 4),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

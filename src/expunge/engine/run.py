@@ -1,0 +1,93 @@
+"""Run a method with its add-ons on a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from expunge.engine.context import Context
+from expunge.engine.edits import Edit
+from expunge.engine.method import Addon, Method, Steps
+from expunge.engine.phase import Checkpoints, Phase, PhaseResult, run_phase
+from expunge.errors import BadInput, NotApplicable
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        phases: for each phase its name, steps, epochs, and mean losses per epoch.
+        cost: counts of the cost meter.
+    """
+
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    cost: dict[str, Any] = field(default_factory=dict)
+
+
+def check(method: Method, addons: Sequence[Addon] = (), *, kind: str, streams: Sequence[str], artefacts: Sequence[str] = ()) -> None:
+    """Refuse what cannot work, before any work.
+
+    Args:
+        method: the method.
+        addons: its add-ons.
+        kind: kind of the request: random, class or subclass.
+        streams: names of the streams that exist.
+        artefacts: what else exists: recipe, oracle.
+
+    Raises:
+        NotApplicable: the method does not fit the request, or an add-on not the method.
+        BadInput: data that the method needs is missing.
+    """
+    if kind not in method.scenarios:
+        reason = method.scenario_reason or f"it is made for {' and '.join(sorted(method.scenarios))} requests."
+        raise NotApplicable(f"method={method.name}", f"does not fit a {kind} request: {reason}", "`expunge list methods` shows which fit.")
+    for addon in addons:
+        reason = addon.refuse(method)
+        if reason:
+            raise NotApplicable(f"addons={addon.name}", f"cannot go with method={method.name}: {reason}")
+    for part in (method, *addons):
+        for name in sorted(part.needs - set(streams) - set(artefacts)):
+            raise BadInput(name, f"{part.name} needs {name} data and there is none.", f"Give {name}=..., or choose a method without it.")
+
+
+def run(context: Context, method: Method, addons: Sequence[Addon] = (), checkpoints: Checkpoints | None = None) -> Outcome:
+    """Run a method on the context's model, in place, and return what it did.
+
+    The first add-on is the innermost: it sees the method's own steps.
+
+    Raises:
+        Diverged: see `run_phase`.
+    """
+    steps: Steps = method.steps(context)
+    for addon in addons:
+        steps = addon.rewrite(steps, context)
+    outcome = Outcome()
+    devices = [context.device] if context.device.type == "cuda" else []
+    context.cost.watch(context.model)
+    with torch.random.fork_rng(devices=devices), context.cost.running(context.device):
+        for step in steps:
+            _take(context, step, outcome, checkpoints)
+    context.model.eval()
+    outcome.cost = context.cost.tree()
+    return outcome
+
+
+def _take(context: Context, step: Phase | Edit, outcome: Outcome, checkpoints: Checkpoints | None) -> None:
+    if isinstance(step, Edit):
+        with torch.no_grad():
+            step.apply(context)
+        context.report({"event": "edit", "name": step.name})
+        return
+    result: PhaseResult = run_phase(context, step, checkpoints)
+    context.phase += 1
+    outcome.phases.append(
+        {
+            "name": step.name,
+            "steps": result.steps,
+            "epochs": result.epochs,
+            "losses": result.losses,
+            "selected_epoch": result.selected_epoch,
+        }
+    )

@@ -1,0 +1,204 @@
+"""From a gradient to a step: optimisers, schedules, sharpness-aware perturbation, noise, averaging, mask enforcement."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from expunge.engine.combine import Gradients
+from expunge.engine.context import Context
+from expunge.engine.parameters import norm
+from expunge.engine.select import Mask
+from expunge.engine.terms import Progress
+
+Schedule = Callable[[Progress], float]
+"""Factor of the learning rate for the next step."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Which optimiser, with what settings. Groups let parameters differ: ``scale(name, parameter)`` returns option overrides."""
+
+    kind: Literal["sgd", "adam", "adamw"]
+    lr: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    scale: Callable[[str, nn.Parameter], Mapping[str, Any]] | None = None
+    decoupled_weight_decay: float = 0.0
+    """Shrink the weights by ``lr * decay`` each step, outside momentum."""
+
+    def make(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the torch optimiser of these parameters; ``initial_lr`` of each group is what schedules multiply."""
+        groups: dict[tuple[tuple[str, Any], ...], list[nn.Parameter]] = {}
+        for name, parameter in parameters.items():
+            overrides = self.scale(name, parameter) if self.scale else {}
+            groups.setdefault(tuple(sorted(overrides.items())), []).append(parameter)
+        kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        made = kinds[self.kind]([{"params": part, **dict(key)} for key, part in groups.items()], lr=self.lr, **self.options)
+        for group in made.param_groups:
+            group["initial_lr"] = group["lr"]
+        return made
+
+
+def sgd(lr: float, momentum: float = 0.9, weight_decay: float = 5e-4, nesterov: bool = False, **rest: Any) -> Optimizer:
+    """Return SGD with coupled weight decay, as the papers use it."""
+    return Optimizer("sgd", lr, {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}, **rest)
+
+
+def adam(lr: float, weight_decay: float = 0.0) -> Optimizer:
+    """Return Adam."""
+    return Optimizer("adam", lr, {"weight_decay": weight_decay})
+
+
+def adamw(lr: float, weight_decay: float = 0.01) -> Optimizer:
+    """Return AdamW."""
+    return Optimizer("adamw", lr, {"weight_decay": weight_decay})
+
+
+def constant(progress: Progress) -> float:
+    """Return 1."""
+    return 1.0
+
+
+def cosine(final: float = 0.0) -> Schedule:
+    """Fall from 1 to ``final`` along half a cosine."""
+
+    def factor(progress: Progress) -> float:
+        import math
+
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress.fraction)))
+
+    return factor
+
+
+def linear(final: float = 0.0) -> Schedule:
+    """Fall from 1 to ``final`` on a line."""
+    return lambda progress: 1 + (final - 1) * min(1.0, progress.fraction)
+
+
+def milestones(at: tuple[int, ...], gamma: float = 0.1) -> Schedule:
+    """Multiply by ``gamma`` when each of these epochs begins (counted from 0)."""
+    return lambda progress: gamma ** sum(progress.epoch >= epoch for epoch in at)
+
+
+def warm_up(share: float, then: Schedule = constant) -> Schedule:
+    """Rise linearly during the first share of the steps, then follow another schedule over the rest."""
+
+    def factor(progress: Progress) -> float:
+        rise = share * progress.total_steps
+        if progress.step < rise:
+            return (progress.step + 1) / max(1.0, rise)
+        rest = Progress(int(progress.step - rise), max(1, int(progress.total_steps - rise)), progress.epoch, progress.epochs)
+        return then(rest)
+
+    return factor
+
+
+def triangle(peak: float = 0.23, final: float = 0.07, start: float = 0.2) -> Schedule:
+    """Rise from ``start`` to 1 at the share ``peak`` of the steps, then fall to ``final``, both on a line."""
+
+    def factor(progress: Progress) -> float:
+        done = min(1.0, progress.fraction)
+        return start + (1 - start) * done / peak if done < peak else 1 + (final - 1) * (done - peak) / (1 - peak)
+
+    return factor
+
+
+Compute = Callable[[bool], Gradients]
+"""Returns the combined gradients at the current weights; True leaves running statistics as they are."""
+Perturb = Callable[[Context, list[nn.Parameter], Compute], Gradients]
+
+
+def sam(rho: float = 0.05, adaptive: bool = False) -> Perturb:
+    """Return sharpness-aware minimisation: the gradient at ``theta + rho g / ||g||``, applied at ``theta``.
+
+    The second forward leaves BatchNorm's running statistics as they are.
+
+    Args:
+        rho: radius.
+        adaptive: ASAM; the ascent direction is scaled by the squared weights.
+
+    Source: Foret et al., SAM, ICLR 2021, algorithm 1; Kwon et al., ASAM, ICML 2021, equation 9 (without their constant eta).
+    """
+
+    def perturb(context: Context, parameters: list[nn.Parameter], compute: Compute) -> Gradients:
+        first = compute(False)
+        scaled = [p.abs() * g for p, g in zip(parameters, first, strict=True)] if adaptive else first
+        length = norm(scaled)
+        if not bool(length > 0):
+            return first
+        if adaptive:
+            step = [(rho / length * p.square() * g).to(p.dtype) for p, g in zip(parameters, first, strict=True)]
+        else:
+            step = [(rho / length * g).to(g.dtype) for g in first]
+        before = [p.detach().clone() for p in parameters]
+        with torch.no_grad():
+            torch._foreach_add_(parameters, step)
+        try:
+            return compute(True)
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(parameters, before, strict=True):
+                    parameter.copy_(value)
+
+    return perturb
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an after-step rule may see: the context, the parameters that move by name, where the phase is, and its own state."""
+
+    context: Context
+    parameters: Mapping[str, nn.Parameter]
+    progress: Progress
+    state: dict[str, Tensor]
+    lr: float
+
+
+AfterStep = Callable[[Step], None]
+"""Changes the weights after the optimiser; masks are enforced after it."""
+
+
+def noise(deviation: float) -> AfterStep:
+    """Add N(0, deviation^2) to every moving parameter after each step."""
+
+    def add(step: Step) -> None:
+        made = step.context.generator("step noise", step.context.phase, step.progress.step)
+        for parameter in step.parameters.values():
+            parameter.add_(torch.randn(parameter.shape, generator=made, device=parameter.device), alpha=deviation)
+
+    return add
+
+
+def lookahead(every: int, decay: Callable[[Progress], float]) -> AfterStep:
+    """Pull the weights to their running average: every few steps ``a <- d a + (1 - d) theta; theta <- a``, buffers included."""
+
+    def average(step: Step) -> None:
+        if (step.progress.step + 1) % every:
+            return
+        share = decay(step.progress)
+        values = {name: value for name, value in step.context.model.state_dict().items() if value.is_floating_point()}
+        for name, value in values.items():
+            key = f"average/{name}"
+            if key not in step.state:
+                step.state[key] = value.clone()
+            step.state[key].lerp_(value, 1 - share)
+            value.copy_(step.state[key])
+
+    return average
+
+
+@torch.no_grad()
+def enforce(mask: Mask, before: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Set ``theta = before + mask * (theta - before)`` and clear the optimiser's state where the mask is zero.
+
+    Acting on the realised update instead of the gradient keeps weight decay, momentum and noise from leaking through.
+    """
+    for name, old in before.items():
+        parameter, factor = parameters[name], mask[name]
+        moved = old + factor * (parameter - old)
+        parameter.copy_(torch.where(factor == 0, old, moved))
+        for value in optimizer.state.get(parameter, {}).values():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                value.masked_fill_(factor == 0, 0)
