@@ -35,7 +35,7 @@ def make_source() -> TensorSource:
     made = torch.Generator().manual_seed(7)
     y = torch.arange(SIZE + 100) % CLASSES
     pattern = torch.rand(CLASSES, 3, 8, 8, generator=made)
-    x = 0.35 * pattern[y] + 0.65 * torch.rand(SIZE + 100, 3, 8, 8, generator=made)
+    x = 0.1 * pattern[y] + 0.9 * torch.rand(SIZE + 100, 3, 8, 8, generator=made)
     return TensorSource((x * 255).to(torch.uint8), y)
 
 
@@ -57,7 +57,7 @@ def trained_net(seed: int = 0) -> nn.Module:
 def split(kind: str) -> dict[str, torch.Tensor]:
     """Return forget, retain and validation indices of a request: ``random``, ``class`` or ``subclass``."""
     everything, labels = torch.arange(SIZE), SOURCE.labels[:SIZE]
-    forget = {"random": everything[::10], "class": everything[labels == 2], "subclass": everything[labels == 2][:30]}[kind]
+    forget = {"random": everything[::9][:40], "class": everything[labels == 2], "subclass": everything[labels == 2][:30]}[kind]
     kept = torch.ones(SIZE, dtype=torch.bool)
     kept[forget] = False
     return {"forget": forget, "retain": everything[kept], "validation": torch.arange(SIZE, SIZE + 50)}

@@ -4,11 +4,13 @@ A configuration is a tree of components. A component's class is its schema: the 
 record of a run all read the same fields.
 """
 
+import copy
 import hashlib
 import inspect
 import io
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -89,7 +91,10 @@ class Evaluate(Component):
     name: ClassVar[str] = "evaluate"
     tier: Literal["fast", "standard", "rigorous"] = "fast"
     seeds: PositiveInt = hyper(4, "training seeds: originals, retrained models and unlearned models, paired")
-    batch_size: PositiveInt = 1000
+    retrained: NonNegativeInt | None = hyper(
+        None, "retrained models; as many as seeds if not given. With 0 no gap and no band can be measured"
+    )
+    batch_size: PositiveInt = hyper(1000, "examples in a forward pass while scoring")
     workers: NonNegativeInt = hyper(0, "processes that train and unlearn; 0 takes one for each processor")
 
 
@@ -157,9 +162,12 @@ _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str:
 
 def describe(field: FieldInfo) -> str:
     """Return a field's type and range in words, for example ``a positive integer``."""
-    kind = field.annotation
+    return _describe(field.annotation, field.metadata)
+
+
+def _describe(kind: Any, metadata: Iterable[Any] = ()) -> str:
     bounds = {}
-    for item in field.metadata:
+    for item in metadata:
         for side in ("gt", "ge", "lt", "le"):
             if getattr(item, side, None) is not None:
                 bounds[side] = getattr(item, side)
@@ -176,23 +184,30 @@ def describe(field: FieldInfo) -> str:
 
 def _describe_type(kind: Any) -> str:
     options = getattr(kind, "__args__", ())
+    if hasattr(kind, "__metadata__"):
+        return _describe(kind.__origin__, [part for item in kind.__metadata__ for part in getattr(item, "metadata", ())])
     if getattr(kind, "__origin__", None) is Literal:
         return "one of " + ", ".join(map(str, options))
     if type(None) in options:
-        rest = " or ".join(_TYPE_NAMES.get(option) or _describe_type(option) for option in options if option is not type(None))
-        return f"{rest} or nothing"
+        return " or ".join(_describe(option) for option in options if option is not type(None)) + " or nothing"
     if getattr(kind, "__origin__", None) in (list, tuple):
         return "a list"
     return getattr(kind, "__name__", str(kind)).replace("typing.", "")
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return the value of a YAML 1.2 document: ``1e-3`` is a number, ``no`` is a text, duplicate keys are refused."""
-    from ruamel.yaml import YAML
+    """Return the value of a YAML 1.2 document: ``1e-3`` is a number, ``no`` and dates are texts, duplicate keys are refused."""
+    from ruamel.yaml import YAML, SafeConstructor
     from ruamel.yaml.error import YAMLError
 
+    class Constructor(SafeConstructor):
+        """Reads a date as the text it is, as YAML 1.2 does."""
+
+    Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = Constructor
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return yaml.load(text)
     except YAMLError as error:
         detail = " ".join(str(getattr(error, "problem", error)).split())
         mark = getattr(error, "problem_mark", None)
@@ -220,7 +235,7 @@ def read(file: Path | None, overrides: list[str] | tuple[str, ...] = (), base: d
     Raises:
         BadInput: file missing or not YAML, an override without ``=``, or an unknown top-level key.
     """
-    tree: dict[str, Any] = {key: _choice(value) if key in KINDS else value for key, value in (base or {}).items()}
+    tree: dict[str, Any] = {key: _choice(value) if key in KINDS else value for key, value in copy.deepcopy(base or {}).items()}
     if file is not None:
         if not file.is_file():
             raise BadInput(str(file), "no such file.", "Give a YAML file, or only key=value pairs.")
@@ -254,7 +269,7 @@ def _assign(tree: dict[str, Any], path: list[str], value: Any, where: str) -> No
     if key not in KINDS and key != "evaluate":
         raise BadInput(where, f"{key!r} has no fields.", f"Write {key}=VALUE.")
     if len(path) > 2:
-        raise BadInput(where, f"too many dots.", f"Write {key}.FIELD=VALUE.")
+        raise BadInput(where, "too many dots.", f"Write {key}.FIELD=VALUE.")
     if path[1] == "name":
         tree[key] = _choice(value)
         return
@@ -319,7 +334,7 @@ def resolve(tree: dict[str, Any]) -> Experiment:
     Raises:
         BadInput: any name, key, type or range that is not allowed.
     """
-    tree = {**DEFAULTS, **tree}
+    tree = {**DEFAULTS, **{key: value for key, value in tree.items() if value is not None}}
     parts: dict[str, Any] = {}
     for key, kind in KINDS.items():
         value = tree.get(key)
@@ -334,8 +349,11 @@ def resolve(tree: dict[str, Any]) -> Experiment:
     chosen = tree.get("addons") or []
     if not isinstance(chosen, list):
         raise BadInput("addons", f"expected a list, got {chosen!r}.", "Write addons=[lora,sam].")
-    parts["addons"] = tuple(build("addons", item, f"addons.{_choice(item).get('name', position)}") for position, item in enumerate(chosen))
-    parts["evaluate"] = validate(Evaluate, tree.get("evaluate") or {}, "evaluate")
+    parts["addons"] = tuple(build("addons", item, _addon_key(item, position)) for position, item in enumerate(chosen))
+    asked = tree.get("evaluate") or {}
+    if not isinstance(asked, dict):
+        raise BadInput("evaluate", f"expected fields, got {asked!r}.", "Write evaluate.FIELD=VALUE, for example evaluate.tier=fast.")
+    parts["evaluate"] = validate(Evaluate, asked, "evaluate")
     for key in ("seed", "device", "out"):
         if key in tree:
             parts[key] = tree[key]
@@ -347,8 +365,14 @@ def resolve(tree: dict[str, Any]) -> Experiment:
         raise BadInput(str(first["loc"][0]), f"expected {expected}, got {first['input']!r}.") from None
 
 
+def _addon_key(item: Any, position: int) -> str:
+    item = _choice(item)
+    return f"addons.{item['name'] if isinstance(item, dict) and 'name' in item else position}"
+
+
 def _scenario_defaults(value: Any, forget: Component | None) -> dict[str, Any] | None:
-    name = _choice(value).get("name")
+    value = _choice(value)
+    name = value.get("name") if isinstance(value, dict) else None
     if forget is None or not isinstance(name, str):
         return None
     method = registry.find("methods", name, "method")

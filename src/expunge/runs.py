@@ -1,9 +1,11 @@
 """The run folder: configuration, record, weights, events, environment. Every file is written whole or not at all."""
 
 import contextlib
+import functools
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,6 +50,27 @@ def _unwritable(path: Path, error: OSError) -> BadInput:
     return BadInput("out", f"cannot write {path}: {error.strerror or error}.", "Choose another folder with out=FOLDER, or make room.")
 
 
+def check_writable(folder: Path, needed_bytes: int = 64 << 20) -> None:
+    """See that files can be made in a folder, and leave nothing behind.
+
+    Raises:
+        BadInput: read-only, a file in the way, or less room than needed.
+    """
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise BadInput("out", f"{existing} is a file.", "Choose a folder with out=FOLDER.")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise _unwritable(existing, error) from None
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise BadInput(
+            "out", f"{existing} has {free >> 20} MB left, at least {needed_bytes >> 20} MB are needed.", "Make room, or use out=FOLDER."
+        )
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON, atomically. Non-finite numbers are refused: a record never holds a number that is none."""
     with atomic_write(path) as temporary:
@@ -72,6 +95,7 @@ def append_event(path: Path, **event: Any) -> None:
         log.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
 
 
+@functools.cache
 def environment() -> dict[str, Any]:
     """Return what a result may depend on beside the configuration: versions, hardware, commit."""
     import torch

@@ -1,7 +1,7 @@
 """Several gradients -> one update.
 
 A combiner takes ``{group: gradients}`` (lists in the same order of parameters) and a mutable state of its own, and returns one list.
-No combiner means the sum, which needs a single backward pass.
+No combiner means the sum, which needs a single backward pass. A step in which only one group has a term (``every``) gives one group.
 """
 
 from collections.abc import Callable, Mapping
@@ -66,10 +66,12 @@ def pcgrad(only: str | None = None) -> Combiner:
 
 
 def minimum_norm(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
-    """Return the shortest vector on the segment between two groups' gradients.
+    """Return the shortest vector on the segment between two groups' gradients; a single group's as it is.
 
     Source: Desideri, MGDA, 2012; closed form for two tasks as in Sener and Koltun, NeurIPS 2018, equation 4.
     """
+    if len(gradients) == 1:
+        return next(iter(gradients.values()))
     first, second = gradients.values()
     difference = _axpy(-1.0, first, second)
     share = (dot(difference, second) / dot(difference, difference).clamp_min(_TINY)).clamp(0, 1)
@@ -80,8 +82,10 @@ def nash(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients
     """Return the Nash bargaining direction of two groups: ``(u + v) / sqrt(1 + cos)`` of their unit gradients ``u, v``.
 
     Source: Wu and Harandi, MUNBa, ICCV 2025, arXiv 2411.15537; the exact two-player solution rather than the released approximation.
-    Opposite gradients have no solution; the direction is then zero.
+    Opposite gradients have no solution; the direction is then zero. A single group's gradient is returned as it is.
     """
+    if len(gradients) == 1:
+        return next(iter(gradients.values()))
     u, v = (_scale(1 / norm(parts).clamp_min(_TINY), parts) for parts in gradients.values())
     cosine = dot(u, v)
     factor = torch.where(cosine > -1 + 1e-9, (1 + cosine).clamp_min(1e-9).rsqrt(), torch.zeros_like(cosine))

@@ -73,10 +73,11 @@ class Context:
         """Return a declared stream; a stream that the method has built itself passes through.
 
         Raises:
-            UndeclaredAccess: the method does not declare it.
+            UndeclaredAccess: the method does not declare it, or has built it of examples that it does not declare.
             BadInput: it is declared, but the request came without it.
         """
         if isinstance(name, Stream):
+            self._check_built(name)
             return name
         self._declared(name)
         if name not in self._streams:
@@ -86,6 +87,21 @@ class Context:
     def _declared(self, name: str) -> None:
         if name not in self.needs:
             raise UndeclaredAccess(f"the method reads {name!r} but declares only {sorted(self.needs)}")
+
+    def _check_built(self, stream: Stream) -> None:
+        given = {name: part for name, part in self._streams.items() if part.source is stream.source}
+        if not given or any(part is stream for name, part in given.items() if name in self.needs):
+            return
+        allowed = [part.index for name, part in given.items() if name in self.needs]
+        if not allowed or not bool(torch.isin(stream.index, torch.cat(allowed)).all()):
+            raise UndeclaredAccess(f"the stream {stream.name!r} holds examples outside of what the method declares, {sorted(self.needs)}")
+
+    def is_forgotten(self, stream: Stream) -> bool:
+        """Return whether all examples of a stream are to be forgotten."""
+        forget = self._streams.get("forget")
+        if forget is None or stream.source is not forget.source:
+            return stream.name == "forget"
+        return stream is forget or bool(torch.isin(stream.index, forget.index).all())
 
     @property
     def recipe(self) -> Any:
@@ -100,7 +116,8 @@ class Context:
     @cached_property
     def architecture(self) -> Architecture:
         """Where the model's head, features and blocks are."""
-        name = next(name for name in ("retain", "forget", "train", "validation") if name in self._streams)
+        present = [name for name in ("retain", "forget", "train", "validation") if name in self._streams]
+        name = next((name for name in present if name in self.needs), present[0])
         batch = next(iter(self._streams[name].batches(2)))
         with self.cost.paused():
             return Architecture(self.model, batch.x, head=self._head) if self._head else Architecture(self.model, batch.x)
@@ -135,7 +152,8 @@ class Context:
             made = copy.deepcopy(self._oracle).to(self.device)
         else:
             made = copy.deepcopy(self._blank)
-            made.load_state_dict(self.original.state if kind == "original" else self.fresh_state("teacher", number))
+            state = self.original if kind == "original" else Snapshot.of(self.fresh_state("teacher", number))
+            state.restore(made)
         made.eval().requires_grad_(False)
         self.cost.watch(made, "teacher")
         return made

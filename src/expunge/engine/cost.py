@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
 
 
 @dataclass
@@ -17,17 +18,21 @@ class CostMeter:
 
     Attributes:
         forward: examples passed forward through the student.
-        backward: examples whose output was differentiated, student only.
+        backward: examples whose output (logits, or the features that a term reads) was differentiated, once per backward pass.
         teacher: examples passed forward through teachers.
+        teacher_backward: examples whose teacher output was differentiated, as attacks on the original do.
         seconds: wall time while `running`, monotonic clock, device synchronised.
+        peak_memory_bytes: on a GPU the most that the run held; on a CPU the most that the process has ever held.
     """
 
     forward: int = 0
     backward: int = 0
     teacher: int = 0
+    teacher_backward: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     _paused: bool = field(default=False, repr=False)
+    _together: list[tuple[int, Tensor]] | None = field(default=None, repr=False)
     _handles: list[Any] = field(default_factory=list, repr=False)
 
     def watch(self, model: nn.Module, role: str = "student") -> None:
@@ -37,18 +42,39 @@ class CostMeter:
             if self._paused or not inputs or not isinstance(inputs[0], Tensor):
                 return
             examples = len(inputs[0])
-            if role != "student":
+            if role == "student":
+                self.forward += examples
+            else:
                 self.teacher += examples
+            if not isinstance(output, Tensor) or not output.requires_grad:
                 return
-            self.forward += examples
-            if isinstance(output, Tensor) and output.requires_grad:
-                output.register_hook(lambda _gradient: self._add_backward(examples))
+            if self._together is None:
+                output.register_hook(lambda _gradient: self._add_backward(examples, role))
+            else:
+                self._together.append((examples, output))
 
         self._handles.append(model.register_forward_hook(count))
 
-    def _add_backward(self, examples: int) -> None:
-        if not self._paused:
+    @contextmanager
+    def counted_together(self) -> Iterator[list[Tensor]]:
+        """Count one backward for the forward inside when its logits, or any tensor added to the yielded list, is differentiated."""
+        others: list[Tensor] = []
+        self._together, before = [], self._together
+        try:
+            yield others
+        finally:
+            seen, self._together = self._together, before
+        for examples, output in seen:
+            outputs = [output, *(other for other in others if other.requires_grad)]
+            register_multi_grad_hook(outputs, lambda _gradient, examples=examples: self._add_backward(examples), mode="any")
+
+    def _add_backward(self, examples: int, role: str = "student") -> None:
+        if self._paused:
+            return
+        if role == "student":
             self.backward += examples
+        else:
+            self.teacher_backward += examples
 
     def add(self, *, forward: int = 0, backward: int = 0) -> None:
         """Add passes of work whose hooks cannot count, such as per-example gradients under vmap."""
@@ -87,7 +113,8 @@ class CostMeter:
             "forward": self.forward,
             "backward": self.backward,
             "teacher": self.teacher,
-            "passes": self.forward + 2 * self.backward + self.teacher,
+            "teacher_backward": self.teacher_backward,
+            "passes": self.forward + 2 * self.backward + self.teacher + 2 * self.teacher_backward,
             "seconds": round(self.seconds, 4),
             "peak_memory_bytes": self.peak_memory_bytes,
         }

@@ -4,14 +4,15 @@ Everything runs in eval mode, so that BatchNorm uses its running statistics and 
 charged to the cost meter.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call, grad, jvp, vmap
+from torch.func import functional_call, grad, vmap
 
 from expunge.engine import randomness
 from expunge.engine.context import Context
@@ -22,10 +23,18 @@ from expunge.engine.terms import Forward, Loss, cross_entropy
 FisherKind = Literal["empirical", "exact", "sampled"]
 
 
+def jvp(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Return value and directional derivative, like `torch.func.jvp`."""
+    with warnings.catch_warnings():
+        # torch compiles its own forward-mode rules with the deprecated torch.jit.script on first use.
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
+        return torch.func.jvp(function, primals, tangents)
+
+
 @contextmanager
 def _scoring(context: Context) -> Iterator[dict[str, torch.nn.Parameter]]:
     """Put the model in eval mode with all of its own parameters differentiable, and yield them by base name."""
-    with modes_kept(context.model):
+    with modes_kept(context.model), torch.enable_grad():  # edits and rules run without gradients
         context.model.eval()
         parameters = leaves(context.model)
         for parameter in context.model.parameters():

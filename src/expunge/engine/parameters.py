@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-_ORIGINAL = re.compile(r"(^|\.)parametrizations\.([^.]+)\.original(\d*)$")
+_ORIGINAL = re.compile(r"(^|\.)parametrizations\.([^.]+)\.original$")
 
 Vector = dict[str, Tensor]
 """One tensor per parameter, keyed by base name."""
@@ -20,7 +20,10 @@ def base_name(name: str) -> str:
 
 
 def is_adapter(name: str) -> bool:
-    """Return whether a parameter belongs to a reparametrisation and to no layer of the model itself."""
+    """Return whether a parameter belongs to a reparametrisation and to no layer of the model itself.
+
+    So do the parts of a tensor that is stored in several (``original0``, ``original1``, as in weight norm).
+    """
     return "parametrizations." in name and not _ORIGINAL.search(name)
 
 
@@ -54,15 +57,25 @@ class Snapshot:
 
     def __init__(self, model: nn.Module):
         self.state: Vector = {base_name(name): value.detach().clone() for name, value in model.state_dict().items()}
+        self._merged = {name: value.detach().clone() for name, value in effective(model).items()} if adapters(model) else {}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> "Snapshot":
+        """Return the snapshot that holds given values, by base name or full name; they are not copied."""
+        made = cls.__new__(cls)
+        made.state, made._merged = {base_name(name): value for name, value in state.items()}, {}
+        return made
 
     def __getitem__(self, name: str) -> Tensor:
         return self.state[base_name(name)]
 
     @torch.no_grad()
     def restore(self, model: nn.Module) -> None:
-        """Write the snapshot back into the model."""
+        """Write the snapshot back into the model; into plain weights if adapters that it has seen are merged by now."""
         present = {base_name(name): value for name, value in model.state_dict(keep_vars=True).items()}
-        for name, value in self.state.items():
+        merged = any(is_adapter(name) and name not in present for name in self.state)
+        state = {name: value for name, value in self.state.items() if not is_adapter(name)} | self._merged if merged else self.state
+        for name, value in state.items():
             present[name].copy_(value)
 
 

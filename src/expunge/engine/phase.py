@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,16 @@ from expunge.engine.select import Mask, frozen_names
 from expunge.engine.stream import Batch, Stream
 from expunge.engine.terms import Forward, Penalty, Progress, Term, Weight
 from expunge.engine.update import AfterStep, Optimizer, Perturb, Schedule, Step, constant, enforce, sgd
-from expunge.errors import Diverged
+from expunge.errors import BadInput, Diverged
 
 Order = Literal["zip", "sequential", "interleave", "mixed"]
 NormPolicy = Literal["train", "frozen", "recalibrate"]
+Precision = Literal["float32", "bfloat16"]
+
+
+def _words(allowed: Any) -> tuple[str | None, ...]:
+    """Return the values of a Literal, or of a union of one with None."""
+    return tuple(word for part in get_args(allowed) for word in (get_args(part) or ([None] if part is type(None) else [part])))
 
 
 @dataclass(frozen=True)
@@ -48,18 +54,19 @@ class Phase:
         batch_size: examples a batch, for all streams or by stream name.
         order: ``zip``: one step uses a batch of every stream, the shorter ones start again; ``sequential``: a pass over each stream
             in turn; ``interleave``: one step on each stream in turn; ``mixed``: one shuffled pass over all, forwarded together.
+            Combiners need ``zip`` or ``mixed``, terms with ``uses`` need ``zip``.
         epoch_of: the stream that defines an epoch of ``zip`` and ``interleave``; the longest by default.
-        steps: stop after so many steps, even within an epoch.
+        steps: stop after so many steps, even within an epoch; it only shortens ``epochs``.
         mask: factors of the update by parameter name, enforced on the realised update.
         trainable: parameter names that move; all by default.
         norm: what BatchNorm statistics do; by default frozen for phases over forget data alone, else train. Norm layers in which nothing
-            can move are always frozen.
+            can move are always frozen. ``recalibrate`` trains, and at the end estimates the statistics anew, on all streams but forget.
         combine: joins the groups' gradients; None is the sum, with a single backward.
         perturb: computes the gradient elsewhere (SAM).
         clip: largest norm of the combined gradient.
         after_step: rules that change the weights after each step, before the mask.
-        stop: ends the phase; asked after every epoch (or every ``stop_every`` steps) and reads whole splits only.
-        select: score of the current model, lower is better; asked after each epoch, and the best epoch's weights are kept.
+        stop: ends the phase; asked after every epoch, or every ``stop_every`` steps instead, and reads whole splits only.
+        select: score of the current model, lower is better, NaN is worst; asked after each epoch, and the best epoch's weights are kept.
         augment: whether pictures are augmented.
         precision: of the forward pass; losses and weights stay float32.
         name: what the phase is called in logs.
@@ -84,8 +91,22 @@ class Phase:
     stop_every: int | None = None
     select: Callable[[Context], float] | None = None
     augment: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     name: str = ""
+
+    def __post_init__(self):
+        """Refuse combinations that would quietly do something else.
+
+        Raises:
+            ValueError: an unknown word, or an order that cannot serve a combiner or a term with ``uses``.
+        """
+        for key, allowed in (("order", Order), ("norm", NormPolicy | None), ("precision", Precision)):
+            if getattr(self, key) not in _words(allowed):
+                raise ValueError(f"{key} must be one of {_words(allowed)}, got {getattr(self, key)!r}")
+        if self.combine is not None and self.order in ("sequential", "interleave"):
+            raise ValueError(f"a combiner needs the gradients of all groups in one step, which order={self.order!r} never has")
+        if self.order != "zip" and any(term.uses for term in self.terms if isinstance(term, Term)):
+            raise ValueError(f"a term with uses=... needs another stream's batch in the same step, and so order='zip', not {self.order!r}")
 
     def but(self, **changes: Any) -> "Phase":
         """Return a copy with some attributes changed."""
@@ -94,12 +115,32 @@ class Phase:
 
 @dataclass
 class PhaseResult:
-    """What a phase did: steps taken, and the mean loss of every term in each epoch."""
+    """What a phase did.
+
+    Attributes:
+        steps: optimiser steps taken.
+        epochs: epochs begun.
+        losses: for each epoch the mean over examples of every term's loss, weights and reductions left out.
+        selected_epoch: whose weights were kept, counted from 1; None without a selection rule.
+        stopped: whether the stop rule ended it.
+    """
 
     steps: int = 0
     epochs: int = 0
     losses: list[dict[str, float]] = field(default_factory=list)
     selected_epoch: int | None = None
+    stopped: bool = False
+
+
+class _Part(NamedTuple):
+    """What one term contributes to a step."""
+
+    label: str
+    group: str
+    value: Tensor
+    weight: float
+    mean: Tensor
+    examples: int
 
 
 class Checkpoints:
@@ -120,7 +161,8 @@ def run_phase(context: Context, phase: Phase, checkpoints: Checkpoints | None = 
         Diverged: a loss or a weight stopped being finite; the model is then back at its last good epoch.
         UndeclaredAccess: a term reads a stream that the method does not declare.
     """
-    with modes_kept(context.model):
+    devices = [context.device] if context.device.type == "cuda" else []
+    with modes_kept(context.model), torch.random.fork_rng(devices=devices):
         return _Loop(context, phase, checkpoints or Checkpoints()).run()
 
 
@@ -132,9 +174,11 @@ class _Loop:
         self.terms = [term for term in phase.terms if isinstance(term, Term)]
         self.penalties = [term for term in phase.terms if isinstance(term, Penalty)]
         self.streams = _streams(context, self.terms)
-        for term in self.terms:
-            for name in term.uses:
-                self.streams.setdefault(name, context.stream(name))
+        for name in [name for term in self.terms for name in term.uses]:
+            if name not in self.streams:
+                self.streams[name] = context.stream(name)
+        _check_streams(phase, self.streams)
+        self.labels = dict(zip(map(id, phase.terms), _distinct([term.label for term in phase.terms]), strict=True))
         self.parameters = _movable(context.model, phase.trainable)
         self.mask = _leaf_mask(context.model, phase.mask, self.parameters)
         self.optimizer = phase.optimizer.make(self.parameters)
@@ -142,12 +186,13 @@ class _Loop:
             name for term in self.terms if term.features for name in term.uses
         }
         self.rule_state: dict[str, Tensor] = {}
-        self.combiner_state: dict[str, Any] = {}
         self.result = PhaseResult()
         self.steps_per_epoch = self._steps_per_epoch()
-        self.total_steps = min(phase.steps or math.inf, phase.epochs * self.steps_per_epoch)
-        self.pending: list[tuple[int, dict[str, Tensor]]] = []
-        self.sums: dict[str, Tensor] = {}
+        self.total_steps = phase.epochs * self.steps_per_epoch
+        if phase.steps is not None:
+            self.total_steps = min(phase.steps, self.total_steps)
+        self.pending: list[tuple[int, str, Tensor, int]] = []
+        self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
 
     def run(self) -> PhaseResult:
@@ -157,43 +202,58 @@ class _Loop:
         if found is not None:
             self.result = found
         self.good, self.good_name = Snapshot(self.context.model), self._where()
-        best: tuple[float, int, Snapshot] | None = None
         with _effective_masks(self.context.model, self.phase.mask):
-            while self.result.epochs < self.phase.epochs and self.result.steps < self.total_steps:
-                stopped = self._epoch()
+            while not self._done():
+                self._epoch()
                 self.good, self.good_name = Snapshot(self.context.model), self._where()
+                self._select()
+                if not self.phase.stop_every:
+                    self._ask_to_stop()
                 self.checkpoints.save(self.context, self.optimizer, self.rule_state, self.result)
-                if self.phase.select is not None:
-                    score = self._ask(self.phase.select)
-                    if best is None or score < best[0]:
-                        best = (score, self.result.epochs, self.good)
-                if stopped or (self.phase.stop is not None and self._ask(self.phase.stop, self._progress())):
-                    break
-        if best is not None:
-            best[2].restore(self.context.model)
-            self.result.selected_epoch = best[1]
+        if self.result.selected_epoch is not None:
+            Snapshot.of(_within(self.rule_state, _SELECTED)).restore(self.context.model)
         if self.phase.norm == "recalibrate":
-            recalibrate(self.context, list(self.streams.values()), _size(self.phase, next(iter(self.streams))))
+            self._recalibrate()
         return self.result
 
-    def _epoch(self) -> bool:
-        """Run one epoch; return whether the stop rule ended it early."""
+    def _done(self) -> bool:
+        return self.result.stopped or self.result.epochs >= self.phase.epochs or self.result.steps >= self.total_steps
+
+    def _select(self) -> None:
+        """Keep the weights of the best epoch among the rules' state, so that a phase that is resumed still knows them."""
+        if self.phase.select is None:
+            return
+        score = float(self._ask(self.phase.select))
+        score = math.inf if math.isnan(score) else score
+        if "best score" not in self.rule_state or score < float(self.rule_state["best score"]):
+            self.rule_state["best score"] = torch.tensor(score, dtype=torch.float64)
+            self.rule_state.update({_SELECTED + name: value for name, value in self.good.state.items()})
+            self.result.selected_epoch = self.result.epochs
+
+    def _ask_to_stop(self) -> None:
+        if self.phase.stop is not None:
+            self.result.stopped = bool(self._ask(self.phase.stop, self._progress()))
+
+    def _recalibrate(self) -> None:
+        streams = [stream for stream in self.streams.values() if not self.context.is_forgotten(stream)] or list(self.streams.values())
+        norms = [module for module in self.context.model.modules() if is_norm(module) and module.training]
+        recalibrate(self.context, streams, _size(self.phase, next(iter(self.streams))), norms)
+
+    def _epoch(self) -> None:
+        """Run one epoch, or less if the stop rule ends it."""
         torch.manual_seed(randomness.derive(self.context.seed, "torch", self.context.phase, self.result.epochs))
         self.sums, self.counts = {}, {}
-        epoch, stopped = self.result.epochs, False
-        for batches in self._batches(epoch):
+        for batches in self._batches(self.result.epochs):
             self._step(batches)
-            if self.result.steps >= self.total_steps:
-                break
-            if self.phase.stop_every and self.phase.stop and self.result.steps % self.phase.stop_every == 0:
+            if self.phase.stop_every and self.result.steps % self.phase.stop_every == 0:
                 self._check()
-                if self._ask(self.phase.stop, self._progress()):
-                    stopped = True
-                    break
+                self._ask_to_stop()
+            if self.result.stopped or self.result.steps >= self.total_steps:
+                break
         self._check()
         self._check_weights()
         self.result.epochs += 1
-        losses = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        losses = {name: total / self.counts[name] for name, total in self.sums.items()}
         self.result.losses.append(losses)
         self.context.report(
             {
@@ -205,7 +265,6 @@ class _Loop:
                 "losses": losses,
             }
         )
-        return stopped
 
     def _ask(self, rule: Callable[..., Any], *arguments: Any) -> Any:
         with modes_kept(self.context.model), torch.no_grad():
@@ -222,8 +281,6 @@ class _Loop:
 
     def _steps_per_epoch(self) -> int:
         sizes = {name: stream.steps(_size(self.phase, name)) for name, stream in self.streams.items()}
-        if not sizes:
-            raise ValueError("a phase needs at least one term on a stream")
         if self.phase.order == "sequential":
             return sum(sizes[name] for name in self._own_streams())
         if self.phase.order == "mixed":
@@ -286,6 +343,10 @@ class _Loop:
 
     def _step(self, batches: dict[str, Batch]) -> None:
         progress = self._progress()
+        active = self._active(batches)
+        if not active and not self.penalties:
+            self.result.steps += 1  # no term has its turn: momentum and weight decay rest too
+            return
         factor = self.phase.schedule(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -293,7 +354,7 @@ class _Loop:
 
         def compute(keep_statistics: bool) -> Gradients:
             with running_statistics_kept(self.context.model) if keep_statistics else nullcontext():
-                return self._gradients(batches, progress, record=not keep_statistics)
+                return self._gradients(active, batches, progress, record=not keep_statistics)
 
         gradients = compute(False) if self.phase.perturb is None else self.phase.perturb(self.context, moving, compute)
         for parameter, gradient in zip(moving, gradients, strict=True):
@@ -305,7 +366,7 @@ class _Loop:
         if self.mask:
             enforce(self.mask, before, self.parameters, self.optimizer)
         self.result.steps += 1
-        if len(self.pending) >= 32:
+        if len(self.pending) >= 64:
             self._check()
 
     @torch.no_grad()
@@ -319,43 +380,48 @@ class _Loop:
         for rule in self.phase.after_step:
             rule(Step(self.context, self.parameters, progress, self.rule_state, self.phase.optimizer.lr * factor))
 
-    def _gradients(self, batches: dict[str, Batch], progress: Progress, record: bool) -> Gradients:
-        losses = self._losses(batches, progress)
+    def _active(self, batches: dict[str, Batch]) -> list[Term]:
+        """Return the terms that contribute to this step; with ``interleave`` each stream's own turns are counted."""
+        turn = self.result.steps // (len(self._own_streams()) if self.phase.order == "interleave" else 1)
+        return [term for term in self.terms if term.stream_name in batches and turn % term.every == 0]
+
+    def _gradients(self, active: list[Term], batches: dict[str, Batch], progress: Progress, record: bool) -> Gradients:
+        losses = self._losses(active, batches, progress)
         if record:
-            self.pending.append((self.result.steps + 1, {label: value.detach() for label, _, value, _ in losses}))
+            self.pending += [(self.result.steps + 1, part.label, part.mean, part.examples) for part in losses]
         groups: dict[str, Tensor] = {}
-        for _, group, value, weight in losses:
-            groups[group] = groups.get(group, 0) + weight * value
+        for part in losses:
+            groups[part.group] = groups.get(part.group, 0) + part.weight * part.value
         moving = list(self.parameters.values())
-        if not groups:
-            return [torch.zeros_like(parameter) for parameter in moving]
-        if self.phase.combine is None or len(groups) < 2:
+        if self.phase.combine is None:
             return _grad(sum(groups.values()), moving)
         parts = {}
         for position, (group, value) in enumerate(groups.items()):
             parts[group] = _grad(value, moving, retain=position < len(groups) - 1)
-        return self.phase.combine(parts, self.combiner_state)
+        return self.phase.combine(parts, self.rule_state)
 
-    def _losses(self, batches: dict[str, Batch], progress: Progress) -> list[tuple[str, str, Tensor, float]]:
-        """Return (label, group, mean loss, weight) of each term that this step's streams allow."""
+    def _losses(self, active: list[Term], batches: dict[str, Batch], progress: Progress) -> list[_Part]:
+        """Return what each term contributes; in a mixed batch a mean is taken over the whole batch."""
         forwards = self._forwards(batches)
         joint = sum(map(len, batches.values()))
         found = []
-        for term in self.terms:
-            if term.stream_name not in batches or progress.step % term.every:
-                continue
+        for term in active:
             batch = batches[term.stream_name]
             each = term.loss(self.context, batch, forwards[term.stream_name])
             if each.shape != (len(batch),):
                 raise TypeError(f"{term.label} must return one loss per example, shape ({len(batch)},), got {tuple(each.shape)}")
-            value = each.sum() if term.reduction == "sum" else each.mean()
-            if self.phase.order == "mixed" and term.reduction == "mean":
+            mean = value = each.mean()
+            if term.reduction == "sum":
+                value = each.sum()
+            elif self.phase.order == "mixed":
                 value = each.sum() / joint
-            found.append((term.label, term.group_name, value, _weight(term.weight, progress)))
+            found.append(_Part(self.labels[id(term)], term.group_name, value, _weight(term.weight, progress), mean.detach(), len(batch)))
         if self.penalties:
             values = effective(self.context.model)
             for penalty in self.penalties:
-                found.append((penalty.label, penalty.group_name, penalty.loss(self.context, values), _weight(penalty.weight, progress)))
+                value = penalty.loss(self.context, values)
+                label, weight = self.labels[id(penalty)], _weight(penalty.weight, progress)
+                found.append(_Part(label, penalty.group_name, value, weight, value.detach(), 1))
         return found
 
     def _forwards(self, batches: dict[str, Batch]) -> dict[str, Forward]:
@@ -363,17 +429,14 @@ class _Loop:
         if self.phase.order == "mixed" and len(batches) > 1:
             parts = list(batches.values())
             joint = Batch(*(torch.cat([getattr(part, key) for part in parts]) for key in ("x", "y", "index")), "mixed")
-            whole = Forward(self.context, joint, self.phase.precision, forwards)
-            whole.run(features=bool(self.features))
+            whole = Forward(self.context, joint, self.phase.precision, forwards, with_features=bool(self.features))
             start = 0
             for name, batch in batches.items():
                 forwards[name] = whole.take(slice(start, start + len(batch)), batch)
                 start += len(batch)
             return forwards
         for name, batch in batches.items():
-            forwards[name] = Forward(self.context, batch, self.phase.precision, forwards)
-            if name in self.features:
-                forwards[name].run(features=True)
+            forwards[name] = Forward(self.context, batch, self.phase.precision, forwards, with_features=name in self.features)
         return forwards
 
     # Safety
@@ -382,14 +445,13 @@ class _Loop:
         """Look at the losses since the last look, with one synchronisation, and add them up."""
         if not self.pending:
             return
-        flat = [(step, label, value) for step, values in self.pending for label, value in values.items()]
-        self.pending = []
-        numbers = torch.stack([value for _, _, value in flat]).tolist()
-        for (step, label, _), number in zip(flat, numbers, strict=True):
+        flat, self.pending = self.pending, []
+        numbers = torch.stack([value for _, _, value, _ in flat]).tolist()
+        for (step, label, _, examples), number in zip(flat, numbers, strict=True):
             if not math.isfinite(number):
                 self._diverged(step, label)
-            self.sums[label] = self.sums.get(label, 0.0) + number
-            self.counts[label] = self.counts.get(label, 0) + 1
+            self.sums[label] = self.sums.get(label, 0.0) + number * examples
+            self.counts[label] = self.counts.get(label, 0) + examples
 
     def _check_weights(self) -> None:
         finite = [torch.isfinite(value).all() for value in self.context.model.state_dict().values() if value.is_floating_point()]
@@ -408,35 +470,63 @@ class _Loop:
         moving = {id(parameter) for parameter in self.parameters.values()}
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) in moving)
-        alone = all(name == "forget" for name in self.streams)
+        alone = all(map(self.context.is_forgotten, self.streams.values()))
         policy = phase.norm or ("frozen" if alone else "train")
         fixed = frozen_names(phase.mask) if phase.mask else set()
-        movable = {base_name(name) for name in self.parameters} - fixed
-        adapted = {name.split(".parametrizations.")[0] for name in self.parameters if is_adapter(name)}
-        for name, module in model.named_modules():
-            if is_norm(module) and (policy == "frozen" or not _moves(model, name, movable, adapted)):
-                module.eval()
+        movable = {_layer(name) for name in self.parameters if name not in fixed}
+        for module in _norms_apart_from(model, movable) if policy != "frozen" else filter(is_norm, model.modules()):
+            module.eval()
 
 
-def _moves(model: nn.Module, name: str, movable: set[str], adapted: set[str]) -> bool:
-    """Return whether a norm layer can change; one without weights of its own goes with the layers around it."""
-    if name in adapted:
-        return True
-    owner = model.get_submodule(name)
-    while name and not any(True for _ in owner.parameters()):
-        name = name.rpartition(".")[0]
-        owner = model.get_submodule(name)
-    prefix = f"{name}." if name else ""
-    return any(f"{prefix}{base_name(key)}" in movable for key, _ in owner.named_parameters())
+def _layer(name: str) -> str:
+    """Return the layer to which a parameter belongs, or which its adapter changes."""
+    if is_adapter(name):
+        return f".{name}".partition(".parametrizations.")[0].removeprefix(".")
+    return base_name(name).rpartition(".")[0]
+
+
+def _norms_apart_from(model: nn.Module, movable: set[str]) -> Iterator[nn.Module]:
+    """Yield the norm layers that cannot change; one without weights of its own goes with the layer before it."""
+    layers = [_layer(name) for name, _ in model.named_parameters()]
+    moves = bool(layers) and layers[0] in movable
+    for name, module in model.named_modules():
+        if name in layers:
+            moves = name in movable
+        if is_norm(module) and not moves:
+            yield module
 
 
 def _streams(context: Context, terms: list[Term]) -> dict[str, Stream]:
     streams: dict[str, Stream] = {}
     for term in terms:
         stream = context.stream(term.stream)
-        if streams.setdefault(term.stream_name, stream) is not stream and not isinstance(term.stream, str):
+        if streams.setdefault(term.stream_name, stream) is not stream:
             raise ValueError(f"two different streams are called {term.stream_name!r}")
     return streams
+
+
+def _check_streams(phase: Phase, streams: Mapping[str, Stream]) -> None:
+    if not streams:
+        raise ValueError("a phase needs at least one term on a stream")
+    for name, stream in streams.items():
+        if not len(stream):
+            raise BadInput(name, "the stream holds no example.", "Choose a request that leaves some, or another method.")
+        if _size(phase, name) < 1:
+            raise ValueError(f"a batch of {name!r} must hold at least one example, got {_size(phase, name)}")
+    if phase.epoch_of is not None and phase.epoch_of not in streams:
+        raise ValueError(f"epoch_of={phase.epoch_of!r} is none of the phase's streams: {sorted(streams)}")
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """Return the labels, those that were there before with a number."""
+    return [label if (seen := labels[:place].count(label)) == 0 else f"{label} ({seen + 1})" for place, label in enumerate(labels)]
+
+
+_SELECTED = "selected/"
+
+
+def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _size(phase: Phase, name: str) -> int:
@@ -492,21 +582,23 @@ def _grad(loss: Tensor, parameters: list[nn.Parameter], retain: bool = False) ->
 
 
 @torch.no_grad()
-def recalibrate(context: Context, streams: Sequence[Stream], size: int = 256) -> None:
-    """Replace the running statistics of every norm layer by the average over whole streams, in place.
+def recalibrate(context: Context, streams: Sequence[Stream], size: int = 256, norms: Sequence[nn.Module] | None = None) -> None:
+    """Replace the running statistics of norm layers (all by default) by the average over whole streams, in place.
 
     Batches are weighted equally, as with BatchNorm's ``momentum=None``.
     """
-    norms = [module for module in context.model.modules() if is_norm(module)]
+    norms = list(filter(is_norm, context.model.modules())) if norms is None else norms
     before = [module.momentum for module in norms]
     with modes_kept(context.model):
         context.model.eval()
-        for module in norms:
-            module.reset_running_stats()
-            module.momentum = None
-            module.train()
-        for stream in streams:
-            for batch in stream.batches(size, seed=context.seed, shuffle=True):
-                context.model(batch.x)
-    for module, momentum in zip(norms, before, strict=True):
-        module.momentum = momentum
+        try:
+            for module in norms:
+                module.reset_running_stats()
+                module.momentum = None
+                module.train()
+            for stream in streams:
+                for batch in stream.batches(size, seed=context.seed, shuffle=True):
+                    context.model(batch.x)
+        finally:
+            for module, momentum in zip(norms, before, strict=True):
+                module.momentum = momentum

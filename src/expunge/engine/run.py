@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ class Outcome:
     """What a run did.
 
     Attributes:
-        phases: for each phase its name, steps, epochs, and mean losses per epoch.
+        phases: for each phase its name, steps, epochs, mean losses per epoch, selected epoch, and whether a stop rule ended it.
         cost: counts of the cost meter.
     """
 
@@ -65,13 +66,27 @@ def run(context: Context, method: Method, addons: Sequence[Addon] = (), checkpoi
         steps = addon.rewrite(steps, context)
     outcome = Outcome()
     devices = [context.device] if context.device.type == "cuda" else []
+    _warm_up()
     context.cost.watch(context.model)
     with torch.random.fork_rng(devices=devices), context.cost.running(context.device):
-        for step in steps:
-            _take(context, step, outcome, checkpoints)
+        try:
+            for step in steps:
+                _take(context, step, outcome, checkpoints)
+        finally:
+            close = getattr(steps, "close", None)
+            if close is not None:
+                close()  # an add-on takes its adapters off here when a phase diverges
     context.model.eval()
     outcome.cost = context.cost.tree()
     return outcome
+
+
+@cache
+def _warm_up() -> None:
+    """Take one step of a throw-away optimiser: torch imports its compiler at the first one, which is nobody's unlearning time."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    torch.optim.SGD([parameter], lr=0.1).step()
 
 
 def _take(context: Context, step: Phase | Edit, outcome: Outcome, checkpoints: Checkpoints | None) -> None:
@@ -89,5 +104,6 @@ def _take(context: Context, step: Phase | Edit, outcome: Outcome, checkpoints: C
             "epochs": result.epochs,
             "losses": result.losses,
             "selected_epoch": result.selected_epoch,
+            "stopped": result.stopped,
         }
     )

@@ -26,7 +26,7 @@ def select(score: Vector, *, top: float | None = None, bottom: float | None = No
     if per_tensor:
         return {name: select({name: value}, top=top, bottom=bottom)[name] for name, value in score.items()}
     values = flat(score)
-    count = int((top if top is not None else bottom) * values.numel())
+    count = int((top if top is not None else bottom) * values.numel() + 1e-6)  # 0.29 * 100 is 28.999999999999996
     order = torch.argsort(values, descending=top is not None, stable=True)
     chosen = torch.zeros_like(values)
     chosen[order[:count]] = 1

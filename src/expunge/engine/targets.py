@@ -26,7 +26,7 @@ def uniform(context: Context, batch: Batch) -> Tensor:
 
 
 def random_label(redraw: Literal["epoch", "once"] = "epoch", exclude_true: bool = True) -> Target:
-    """Return a target of uniformly random labels, keyed by (seed, example, epoch).
+    """Return a target of uniformly random labels, keyed by (seed, example, phase and epoch).
 
     Args:
         redraw: new labels every epoch, or the same all the time.
@@ -34,11 +34,12 @@ def random_label(redraw: Literal["epoch", "once"] = "epoch", exclude_true: bool 
     """
 
     def random_labels(context: Context, batch: Batch) -> Tensor:
-        epoch = batch.epoch if redraw == "epoch" else 0
+        # Methods that repeat a phase of one epoch redraw too, and so the phase is part of the key.
+        purpose, epoch = (f"random_label/{context.phase}", batch.epoch) if redraw == "epoch" else ("random_label", 0)
         classes = context.num_classes
         if not exclude_true:
-            return randomness.integers(context.seed, "random_label", epoch, batch.index, classes)
-        shift = 1 + randomness.integers(context.seed, "random_label", epoch, batch.index, classes - 1)
+            return randomness.integers(context.seed, purpose, epoch, batch.index, classes)
+        shift = 1 + randomness.integers(context.seed, purpose, epoch, batch.index, classes - 1)
         return (batch.y + shift) % classes
 
     return random_labels

@@ -45,46 +45,60 @@ Weight = float | Callable[[Progress], float]
 class Forward:
     """What the student says about one batch; computed once, however many terms ask."""
 
-    def __init__(self, context: Context, batch: Batch, precision: str = "float32", others: "Mapping[str, Forward] | None" = None):
-        self.context, self.batch, self.precision = context, batch, precision
+    def __init__(
+        self,
+        context: Context,
+        batch: Batch,
+        precision: str = "float32",
+        others: "Mapping[str, Forward] | None" = None,
+        with_features: bool = False,
+    ):
+        self.context, self.batch, self.precision, self.with_features = context, batch, precision, with_features
         self.others = others if others is not None else {}
         self._logits: Tensor | None = None
         self._features: Tensor | None = None
 
-    def run(self, features: bool = False) -> None:
+    def _run(self) -> None:
         """Pass the batch through the student now."""
-        model = self.context.model
-        with _autocast(self.precision, self.batch.x.device):
-            if features:
-                self._logits, self._features = self.context.architecture.forward_with_features(model, self.batch.x)
-                self._features = self._features.float()
+        model, x, cost = self.context.model, self.batch.x, self.context.cost
+        architecture = self.context.architecture if self.with_features else None
+        with _autocast(self.precision, x.device):
+            if architecture is None:
+                self._logits = model(x)
             else:
-                self._logits = model(self.batch.x)
+                with cost.counted_together() as outputs:
+                    self._logits, self._features = architecture.forward_with_features(model, x)
+                    outputs.append(self._features)
+                self._features = self._features.float()
         self._logits = self._logits.float()
 
     @property
     def logits(self) -> Tensor:
         """Float32 ``[B, C]``."""
         if self._logits is None:
-            self.run()
+            self._run()
         return self._logits
 
     @property
     def features(self) -> Tensor:
         """Input of the head, float32 ``[B, D]``; the term must be declared with ``features=True``."""
+        if self._logits is None and self.with_features:
+            self._run()
         if self._features is None:
             raise RuntimeError("a term reads features without being declared with features=True")
         return self._features
 
     def other(self, stream: str) -> "Forward":
         """Return the forward of another stream's batch in the same step; the term must name it in ``uses``."""
+        if stream not in self.others:
+            raise RuntimeError(f"a term reads the batch of {stream!r} without naming it in uses")
         return self.others[stream]
 
     def take(self, rows: slice, batch: Batch) -> "Forward":
         """Return the part of a joint forward that belongs to one stream's batch."""
         part = Forward(self.context, batch, self.precision, self.others)
         part._logits = self.logits[rows]
-        part._features = None if self._features is None else self._features[rows]
+        part._features = self.features[rows] if self.with_features else None
         return part
 
 
@@ -112,7 +126,7 @@ class Term:
         weight: factor of the mean over the batch; negative to ascend; may depend on progress.
         group: whose gradient it belongs to when a combiner treats groups apart; the stream's name if empty.
         uses: other streams whose batch and forward the loss reads in the same step.
-        every: contribute only every so many steps.
+        every: contribute only every so many steps (with ``interleave``: every so many of its stream's turns).
         features: whether the loss reads the features.
         reduction: ``mean`` or ``sum`` over the batch.
         name: what it is called in errors and logs.

@@ -1,5 +1,6 @@
 """From a gradient to a step: optimisers, schedules, sharpness-aware perturbation, noise, averaging, mask enforcement."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -65,8 +66,6 @@ def cosine(final: float = 0.0) -> Schedule:
     """Fall from 1 to ``final`` along half a cosine."""
 
     def factor(progress: Progress) -> float:
-        import math
-
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress.fraction)))
 
     return factor
@@ -191,14 +190,15 @@ def lookahead(every: int, decay: Callable[[Progress], float]) -> AfterStep:
 
 @torch.no_grad()
 def enforce(mask: Mask, before: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-    """Set ``theta = before + mask * (theta - before)`` and clear the optimiser's state where the mask is zero.
+    """Set ``theta = before + mask * (theta - before)``, exactly ``theta`` at one and ``before`` at zero, and clear the state at zero.
 
     Acting on the realised update instead of the gradient keeps weight decay, momentum and noise from leaking through.
     """
     for name, old in before.items():
         parameter, factor = parameters[name], mask[name]
-        moved = old + factor * (parameter - old)
-        parameter.copy_(torch.where(factor == 0, old, moved))
+        frozen, free = factor == 0, factor == 1
+        moved = torch.where(free, parameter, old + factor * (parameter - old))
+        parameter.copy_(torch.where(frozen, old, moved))
         for value in optimizer.state.get(parameter, {}).values():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                value.masked_fill_(factor == 0, 0)
+                value.masked_fill_(frozen, 0)

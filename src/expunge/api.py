@@ -1,0 +1,333 @@
+"""The Python interface, for people who bring their own model and data."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from expunge import config
+from expunge.config import Component
+from expunge.data.source import LoaderSource, TensorSource
+from expunge.engine import run as engine
+from expunge.engine.context import Context
+from expunge.engine.stream import Stream
+from expunge.errors import BadInput
+
+Examples = Dataset | DataLoader | tuple[Tensor, Tensor]
+"""A map-style dataset of (x, y), a DataLoader (whose dataset is taken), or a pair of tensors."""
+Choice = str | Mapping[str, Any] | Component
+"""A registry name, a mapping with ``name`` and fields, or a component."""
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """The result of `unlearn`.
+
+    Attributes:
+        model: the unlearned model, in eval mode.
+        record: plain values: method, add-ons, seed, kind, sizes, phases with their losses, cost.
+    """
+
+    model: nn.Module
+    record: dict[str, Any]
+
+
+def unlearn(
+    model: nn.Module,
+    method: Choice = "salun",
+    *,
+    forget: Examples,
+    retain: Examples | None = None,
+    validation: Examples | None = None,
+    addons: Sequence[Choice] = (),
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    kind: str | None = None,
+    recipe: Choice | None = None,
+    initialise: Callable[[int], Mapping[str, Tensor]] | None = None,
+    head: str | None = None,
+    inplace: bool = False,
+    report: Callable[[dict[str, Any]], None] | None = None,
+    **hyperparameters: Any,
+) -> Unlearned:
+    """Return a model from which the influence of some training data has been removed.
+
+    Args:
+        model: any module from x to logits ``[B, C]``; it is copied, never wrapped, and not changed unless ``inplace``.
+        method: how; ``expunge list methods`` shows what there is.
+        forget: the data to forget.
+        retain: the rest of the training data, or a part of it; some methods do without.
+        validation: data that the model was never trained on, for methods that stop or select by it.
+        addons: what is put on the method, innermost first.
+        seed: of every random choice. The result depends on it, the data and the method, and not on batch sizes or workers.
+        device: where to compute; the model's own device if None.
+        kind: ``class`` (all examples of some classes), ``subclass`` (a part of one class) or ``random``; found from the labels of
+            forget and retain if None.
+        recipe: how the original was trained, for methods that train from scratch.
+        initialise: returns a freshly initialised state dict for a seed; every layer's ``reset_parameters`` if None.
+        head: name of the layer that makes the logits, where it cannot be found.
+        inplace: write the new weights into ``model`` as well.
+        report: called with one mapping for each event.
+        hyperparameters: fields of the method, for example ``lr=0.02``.
+
+    Raises:
+        BadInput: unknown name or field, a value out of range, missing data, labels outside the model's outputs, values that are not finite.
+        Diverged: the optimisation stopped being finite; ``model`` is unchanged.
+    """
+    target = torch.device(device) if device is not None else _device_of(model)
+    work = copy.deepcopy(model).to(target)
+    _check_weights(work)
+    streams = {
+        name: _stream(name, examples, target)
+        for name, examples in (("forget", forget), ("retain", retain), ("validation", validation))
+        if examples is not None
+    }
+    num_classes = _outputs(work, streams["forget"])
+    _check_labels(streams, num_classes)
+    found, classes = _kind_of(streams, kind)
+    chosen = _component("methods", method, "method", hyperparameters, found)
+    extra = [_component("addons", addon, f"addons.{_name_of(addon)}") for addon in addons]
+    artefacts = ("recipe",) if recipe is not None else ()
+    engine.check(chosen, extra, kind=found, streams=tuple(streams), artefacts=artefacts)
+    context = Context(
+        work,
+        streams,
+        needs=set(chosen.needs).union(*(addon.needs for addon in extra)),
+        seed=seed,
+        num_classes=num_classes,
+        forget_classes=classes,
+        kind=found,
+        initialise=initialise,
+        recipe=None if recipe is None else _component("recipes", recipe, "recipe"),
+        head=head,
+        report=report,
+    )
+    outcome = engine.run(context, chosen, extra)
+    if inplace:
+        model.load_state_dict(work.state_dict())
+    record = {
+        "method": chosen.tree(),
+        "addons": [addon.tree() for addon in extra],
+        "seed": seed,
+        "kind": found,
+        "sizes": {name: len(stream) for name, stream in streams.items()},
+        "phases": outcome.phases,
+        "cost": outcome.cost,
+    }
+    return Unlearned(model if inplace else work, record)
+
+
+def train(
+    model: nn.Module,
+    data: Examples,
+    recipe: Choice = "tiny",
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    checkpoint: Path | None = None,
+    report: Callable[[dict[str, Any]], None] | None = None,
+    **hyperparameters: Any,
+) -> dict[str, Any]:
+    """Train a model in place by a recipe, and return phases, losses and cost.
+
+    Args:
+        model: any module from x to logits, with the weights to start from.
+        data: the training data.
+        recipe: ``expunge list recipes`` shows what there is.
+        seed: of order and augmentation.
+        device: where to compute; the model's own device if None.
+        checkpoint: a file that keeps the state after each epoch; a run that finds it goes on from there.
+        report: called with one mapping for each event.
+        hyperparameters: fields of the recipe.
+
+    Raises:
+        BadInput: see `unlearn`.
+        Diverged: the optimisation stopped being finite.
+    """
+    from expunge.training.checkpoints import DiskCheckpoints
+    from expunge.training.train import train as run_recipe
+
+    target = torch.device(device) if device is not None else _device_of(model)
+    model.to(target)
+    stream = _stream("train", data, target)
+    num_classes = _outputs(model, stream)
+    _check_labels({"train": stream}, num_classes)
+    chosen = _component("recipes", recipe, "recipe", hyperparameters)
+    checkpoints = DiskCheckpoints(checkpoint) if checkpoint is not None else None
+    outcome = run_recipe(model, stream, chosen, seed=seed, num_classes=num_classes, checkpoints=checkpoints, report=report)
+    return {"recipe": chosen.tree(), "seed": seed, "phases": outcome.phases, "cost": outcome.cost}
+
+
+def evaluate(
+    original: nn.Module | Sequence[nn.Module],
+    unlearned: Mapping[str, nn.Module | Sequence[nn.Module]],
+    *,
+    retrained: nn.Module | Sequence[nn.Module],
+    forget: Examples,
+    retain: Examples,
+    test: Examples,
+    validation: Examples | None = None,
+    kind: str | None = None,
+    batch_size: int = 1000,
+) -> dict[str, Any]:
+    """Return the table of every metric, with intervals, targets and the retrained band, as plain values.
+
+    Every model sees every example exactly once.
+
+    Args:
+        original: models before unlearning, one for each training seed.
+        unlearned: row name -> models, one for each seed, in the same order.
+        retrained: models trained without the forget set, in the same order. A band needs at least two.
+        forget: the forgotten data, without augmentation.
+        retain: the retained data, without augmentation.
+        test: data that no model was trained on. In class requests the forgotten classes are set apart.
+        validation: more unseen data; optional.
+        kind: see `unlearn`.
+        batch_size: examples in a forward pass.
+
+    Raises:
+        BadInput: no retrained model, different numbers of models, labels outside the outputs.
+    """
+    from expunge.metrics import table
+    from expunge.metrics.view import View
+
+    originals, oracles = _models(original), _models(retrained)
+    device = _device_of(originals[0])
+    given = {"forget": forget, "retain": retain, "validation": validation, "test": test}
+    streams = {name: _stream(name, examples, device) for name, examples in given.items() if examples is not None}
+    _check_labels(streams, _outputs(originals[0], streams["forget"]))
+    found, classes = _kind_of(streams, kind)
+    labels = {name: stream.labels.numpy() for name, stream in streams.items()}
+
+    def view(model: nn.Module) -> View:
+        logits = {name: _logits(model.to(device), stream, batch_size) for name, stream in streams.items()}
+        return View(*_parts(logits, labels, classes))
+
+    rows = {name: [view(model) for model in _models(models)] for name, models in unlearned.items()}
+    return table.evaluate([view(m) for m in originals], [view(m) for m in oracles], rows, table.default_metrics(found), found)
+
+
+def _parts(
+    logits: dict[str, np.ndarray], labels: dict[str, np.ndarray], classes: tuple[int, ...]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Set the test examples of forgotten classes apart, and name what the forget set is compared with."""
+    logits, labels = dict(logits), dict(labels)
+    gone = np.isin(labels["test"], classes)
+    if gone.any():
+        logits["test_forgotten"], labels["test_forgotten"] = logits["test"][gone], labels["test"][gone]
+        logits["test"], labels["test"] = logits["test"][~gone], labels["test"][~gone]
+    same = "test_forgotten" if gone.any() else "test"
+    touched = np.isin(labels[same], np.unique(labels["forget"]))
+    logits["unseen"], labels["unseen"] = logits[same][touched], labels[same][touched]
+    return logits, labels
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, stream: Stream, size: int) -> np.ndarray:
+    from expunge.engine.parameters import modes_kept
+
+    with modes_kept(model):
+        model.eval()
+        return torch.cat([model(batch.x).float().cpu() for batch in stream.batches(size)]).numpy()
+
+
+def _models(models: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:
+    return [models] if isinstance(models, nn.Module) else list(models)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise BadInput("model", "has no parameters.", "Give a torch.nn.Module from x to logits.")
+    return parameter.device
+
+
+def _stream(name: str, examples: Examples, device: torch.device) -> Stream:
+    """Return examples as a stream; indices count from 0 in the order given."""
+    if isinstance(examples, DataLoader):
+        examples = examples.dataset
+    if isinstance(examples, tuple | list):
+        if len(examples) != 2 or not all(isinstance(part, Tensor | np.ndarray) for part in examples):
+            raise BadInput(name, f"expected a pair of tensors (x, y), got {type(examples).__name__} of {len(examples)}.")
+        x, y = (torch.as_tensor(part) for part in examples)
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            rows = int((~torch.isfinite(x.flatten(1)).all(1)).sum())
+            raise BadInput(name, f"{rows} of {len(x)} inputs hold values that are not finite.", "Remove or repair them.")
+        source: Any = TensorSource(x, y, device)
+    elif isinstance(examples, Dataset) and hasattr(examples, "__len__"):
+        if isinstance(examples, TensorDataset) and len(examples.tensors) == 2:
+            return _stream(name, examples.tensors, device)
+        source = LoaderSource(examples, device=device)
+    else:
+        raise BadInput(name, f"expected a map-style Dataset, a DataLoader or (x, y) tensors, got {type(examples).__name__}.")
+    if len(source) == 0:
+        raise BadInput(name, "is empty.", "Give at least one example.")
+    return Stream(name, source, torch.arange(len(source)))
+
+
+def _outputs(model: nn.Module, stream: Stream) -> int:
+    """Return the number of logits, found by one forward in eval mode."""
+    from expunge.engine.parameters import modes_kept
+
+    batch = next(stream.batches(2))
+    with modes_kept(model), torch.no_grad():
+        model.eval()
+        logits = model(batch.x)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(batch):
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise BadInput("model", f"expected logits of shape [B, C], got {found}.", "Wrap the model so that it returns logits only.")
+    return logits.shape[1]
+
+
+def _check_labels(streams: Mapping[str, Stream], num_classes: int) -> None:
+    for name, stream in streams.items():
+        low, high = int(stream.labels.min()), int(stream.labels.max())
+        if low < 0 or high >= num_classes:
+            raise BadInput(
+                name, f"labels go from {low} to {high}, the model has outputs 0 to {num_classes - 1}.", "Mend the labels or the model."
+            )
+
+
+def _check_weights(model: nn.Module) -> None:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise BadInput(
+                "model", f"the weights {name!r} hold values that are not finite.", "Give a model that was saved before it diverged."
+            )
+
+
+def _kind_of(streams: Mapping[str, Stream], kind: str | None) -> tuple[str, tuple[int, ...]]:
+    """Return the kind of the request and the classes that are forgotten as a whole."""
+    touched = set(streams["forget"].labels.tolist())
+    kept = set(streams["retain"].labels.tolist()) if "retain" in streams else None
+    whole = touched - kept if kept is not None else (touched if kind == "class" else set())
+    if kind is None:
+        if kept is not None and whole == touched:
+            kind = "class"
+        else:
+            kind = "subclass" if len(touched) == 1 else "random"
+    if kind not in ("class", "random", "subclass"):
+        raise BadInput("kind", f"got {kind!r}.", "Allowed: class, random, subclass.")
+    return kind, tuple(sorted(whole)) if kind == "class" else ()
+
+
+def _name_of(choice: Choice) -> str:
+    return choice if isinstance(choice, str) else choice.name if isinstance(choice, Component) else str(choice.get("name", ""))
+
+
+def _component(kind: str, choice: Choice, where: str, fields: Mapping[str, Any] | None = None, request: str = "") -> Any:
+    if isinstance(choice, Component):
+        return choice.but(**fields) if fields else choice
+    values = {"name": choice} if isinstance(choice, str) else dict(choice)
+    defaults = None
+    if request and isinstance(values.get("name"), str):
+        from expunge import registry
+
+        defaults = getattr(registry.find(kind, values["name"], where), "scenario_defaults", {}).get(request)
+    return config.build(kind, {**values, **(fields or {})}, where, defaults)

@@ -1,0 +1,63 @@
+"""Verbs that make or score one model."""
+
+from typing import Any
+
+import numpy as np
+
+from expunge import runs
+from expunge.config import Experiment
+from expunge.pools import stages
+from expunge.pools.stages import Run, Workplace
+
+
+def train(experiment: Experiment, progress: Any) -> list[str]:
+    """Train the original and return what to print."""
+    runs.check_writable(Workplace(experiment).out)
+    with progress as shown:
+        work = Workplace(experiment, shown.report)
+        run = stages.original(work, 0)
+    return [*_accuracies(run, work), f"weights: {run.folder / 'weights.safetensors'}"]
+
+
+def unlearn(experiment: Experiment, progress: Any) -> list[str]:
+    """Unlearn one request, training the original first where no weights are given, and return what to print.
+
+    Raises:
+        Diverged: the run stopped being finite; its folder holds the last good weights.
+    """
+    stages.check_request(Workplace(experiment))
+    runs.check_writable(Workplace(experiment).out)
+    with progress as shown:
+        work = Workplace(experiment, shown.report)
+        start = None if experiment.model.weights is not None else stages.original(work, 0)
+        run = stages.unlearn(work, start.folder if start else None, work.seed_of(0), experiment.method.name)
+    if run.status != "ok":
+        failure = run.record["failure"]
+        return [f"{run.status}: {failure['reason']}", f"last good weights: {run.folder / 'weights.safetensors'}"]
+    cost = run.record["cost"]
+    return [
+        *_accuracies(run, work),
+        f"cost: {cost['seconds']:.1f} s, {cost['passes']} sample passes",
+        f"weights: {run.folder / 'weights.safetensors'}",
+    ]
+
+
+def evaluate(experiment: Experiment, progress: Any) -> list[str]:
+    """Score the configured weights, or an original trained for it, and return what to print."""
+    return train(experiment, progress)
+
+
+def _accuracies(run: Run, work: Workplace) -> list[str]:
+    logits, labels = run.logits(), work.data.labels.numpy()
+    right = np.argmax(logits, axis=1) == labels
+    parts = _parts(work)
+    return [f"{name} accuracy: {100 * right[index].mean():.2f} % of {len(index)}" for name, index in parts.items() if len(index)]
+
+
+def _parts(work: Workplace) -> dict[str, np.ndarray]:
+    if work.experiment.forget is not None:
+        return {name: getattr(work.split, name) for name in ("forget", "retain", "validation", "test", "test_forgotten")}
+    if work.experiment.model.weights is not None:
+        return {"train": work.data.train_index.numpy(), "test": work.data.test_index.numpy()}
+    train, validation = stages.validation_split(work.plain_data, work.experiment.seed)
+    return {"train": train, "validation": validation, "test": work.data.test_index.numpy()}

@@ -1,0 +1,221 @@
+"""One function per verb: parse, call, print. Nothing here imports torch before a verb needs it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from expunge.errors import BadInput, Diverged
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Remove the influence of chosen training data from a trained classifier, and show how close the result is to a model that never "
+    "saw that data.\n\nVerbs take a YAML file and key=value pairs: `expunge unlearn my.yaml method=salun method.lr=0.02`.",
+)
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="[FILE.yaml] [KEY=VALUE]...", help="A YAML file, and keys that override it.")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the configuration that would run, and stop.")]
+
+
+@app.command()
+def demo(words: Words = None, print_config: PrintConfig = False) -> None:
+    """Forget real data in real models, beside models that were retrained without it. About two minutes on a laptop."""
+    file, overrides = _split(words)
+    from expunge.bench import demo as demonstration
+
+    requests = demonstration.requests(file, overrides)
+    if print_config:
+        return _print_yaml(demonstration.tree(file, overrides))
+    _compare(requests)
+
+
+@app.command()
+def train(words: Words = None, print_config: PrintConfig = False) -> None:
+    """Train a model on all of the training data but the validation part, and on the forget set as well."""
+    experiment = _resolve(words)
+    if print_config:
+        return _print_yaml(experiment.tree())
+    from expunge.bench import single
+
+    _finish(single.train(experiment, _progress()))
+
+
+@app.command()
+def unlearn(words: Words = None, print_config: PrintConfig = False) -> None:
+    """Unlearn one request with one method, from `model.weights` or from an original that is trained first."""
+    experiment = _resolve(words)
+    if print_config:
+        return _print_yaml(experiment.tree())
+    from expunge.bench import single
+
+    _finish(single.unlearn(experiment, _progress()))
+
+
+@app.command()
+def evaluate(words: Words = None, print_config: PrintConfig = False) -> None:
+    """Measure a method against retrained models. Without forget and method: only the accuracy of the model."""
+    experiment = _resolve(words)
+    if print_config:
+        return _print_yaml(experiment.tree())
+    if experiment.method is None and experiment.forget is None:
+        from expunge.bench import single
+
+        return _finish(single.evaluate(experiment, _progress()))
+    from expunge.bench.compare import request_of
+
+    _compare([request_of(experiment, "One request")])
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="methods, addons, metrics, models, datasets, scenarios or recipes")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """List what can be chosen by name."""
+    from expunge.components import catalogue
+
+    entries = catalogue(kind)
+    if as_json:
+        print(json.dumps(entries, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = [column for column in ("name", "scenarios", "needs", "summary") if any(column in entry for entry in entries)]
+    for column in columns:
+        table.add_column(column, no_wrap=column == "name", overflow="fold")
+    for entry in entries:
+        table.add_row(*(", ".join(value) if isinstance(value := entry.get(column, ""), list) else value for column in columns))
+    Console().print(table)
+
+
+@app.command()
+def show(
+    kind: Annotated[str, typer.Argument(help="method, addon, metric, model, dataset, scenario or recipe")],
+    name: Annotated[str, typer.Argument(help="A name that `expunge list` shows.")],
+) -> None:
+    """Show one component: summary, source, needs, scenarios, hyper-parameters, deviations."""
+    from expunge import registry
+    from expunge.components import KINDS, catalogue
+    from expunge.errors import nearest
+
+    plural = kind if kind in KINDS else f"{kind}s"
+    if plural not in KINDS:
+        raise BadInput("show", f"no such kind {kind!r}.", nearest(kind, [k.rstrip("s") for k in KINDS]))
+    entries = catalogue(plural)
+    known = {word: entry for entry in entries for word in (entry["name"], *entry["aliases"])}
+    if name not in known:
+        raise BadInput("show", f"no {kind.rstrip('s')} is called {name!r}.", nearest(name, registry.names(plural)))
+    _print_entry(known[name])
+
+
+@app.command()
+def config(words: Words = None) -> None:
+    """Print the resolved configuration; what is printed runs again unchanged."""
+    _print_yaml(_resolve(words).tree())
+
+
+def _split(words: list[str] | None) -> tuple[Path | None, list[str]]:
+    words = list(words or [])
+    if words and "=" not in words[0]:
+        return Path(words[0]), words[1:]
+    return None, words
+
+
+def _resolve(words: list[str] | None) -> Any:
+    from expunge.config import read, resolve
+
+    return resolve(read(*_split(words)))
+
+
+def _print_yaml(tree: Any) -> None:
+    from expunge.config import to_yaml
+
+    print(to_yaml(tree), end="")
+
+
+def _print_entry(entry: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{entry['name']}[/bold]  {entry['summary']}")
+    for key in ("source", "aliases", "needs", "scenarios", "scenario_reason", "target", "unit"):
+        value = entry.get(key)
+        if value:
+            console.print(f"{key.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}", markup=False)
+    for deviation in entry["deviations"]:
+        console.print(f"deviation: {deviation}", markup=False)
+    for scenario, defaults in (entry.get("scenario_defaults") or {}).items():
+        console.print(f"defaults for {scenario} requests: {defaults}", markup=False)
+    if not entry["hyperparameters"]:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("field", "default", "allowed", "searched", "about"):
+        table.add_column(column, overflow="fold")
+    for field in entry["hyperparameters"]:
+        search = field["search"]
+        searched = f"{search['low']:g} to {search['high']:g}{' (log)' if search['log'] else ''}" if search else ""
+        table.add_row(field["name"], json.dumps(field["default"]).strip('"'), field["type"], searched, field["about"])
+    console.print(table)
+
+
+def _command() -> str:
+    return "expunge " + " ".join(sys.argv[1:])
+
+
+def _progress() -> Any:
+    from expunge.progress import Progress
+
+    return Progress()
+
+
+def _compare(requests: Any) -> None:
+    from rich.console import Console
+
+    from expunge.bench.compare import compare
+    from expunge.report import terminal
+
+    with _progress() as progress:
+        records, folder = compare(requests, progress.report, _command())
+    console = Console()
+    for record in records:
+        console.print(terminal.table(record))
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _finish(lines: list[str]) -> None:
+    print("\n".join(lines))
+
+
+def main() -> None:
+    """Run the command line; wrong input ends with one line and status 2."""
+    try:
+        app(standalone_mode=False)
+    except BadInput as error:
+        _end(str(error), 2)
+    except Diverged as error:
+        _end(str(error), 1)
+    except KeyboardInterrupt:
+        _end("interrupted; what was finished is kept: run the same command again to go on.", 130)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except Exception as error:
+        from click.exceptions import ClickException
+
+        if isinstance(error, ClickException):
+            error.show()
+            sys.exit(error.exit_code)
+        if type(error).__name__ == "WorkersLost":
+            _end(str(error), 1)
+        raise
+
+
+def _end(message: str, status: int) -> None:
+    print(f"expunge: {message}", file=sys.stderr)
+    sys.exit(status)

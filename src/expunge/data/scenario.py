@@ -1,0 +1,96 @@
+"""What is to be forgotten: the verb of every scenario, and what several of them share."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from expunge.config import Component
+from expunge.data.augmentation import Trigger
+from expunge.data.dataset import Data
+from expunge.engine import randomness
+from expunge.errors import BadInput, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Alteration:
+    """How training examples differ from those of the data set: other labels, and perhaps a trigger on the picture.
+
+    Attributes:
+        index: canonical indices of the altered training examples, int64, ascending.
+        labels: what they are labelled in training, int64, in the order of ``index``.
+        trigger: the square stamped on their pictures; None for none.
+        target: the class that the trigger stands for; None without a trigger.
+    """
+
+    index: np.ndarray
+    labels: np.ndarray
+    trigger: Trigger | None = None
+    target: int | None = None
+
+
+class Scenario(Component):
+    """A request to forget. Concrete ones say which training examples it means.
+
+    Class attributes: ``kind`` (``random``, ``class`` or ``subclass``: what methods declare that they can do) and ``kind_from_content``
+    (whether a set within one class counts as ``subclass``, for scenarios that could mean either).
+    """
+
+    kind: ClassVar[Literal["random", "class", "subclass"]] = "random"
+    kind_from_content: ClassVar[bool] = False
+
+    @abstractmethod
+    def choose(self, data: Data, candidates: np.ndarray, seed: int) -> np.ndarray:
+        """Return the canonical indices to forget, int64 ``[n]``.
+
+        Args:
+            data: the data set.
+            candidates: training indices outside of validation, int64, ascending.
+            seed: the run's seed.
+
+        Raises:
+            BadInput: the fields do not fit the data.
+        """
+
+    def alter(self, data: Data, forget: np.ndarray, seed: int) -> Alteration | None:
+        """Return how the training data of all models is altered; None, as usual, for not at all."""
+        return None
+
+
+def how_many(fraction: float | None, count: int | None, available: int, default: float) -> int:
+    """Return the number of examples that ``fraction`` of the available ones, or ``count``, stands for.
+
+    Raises:
+        BadInput: both are given, or more than there are.
+    """
+    if fraction is not None and count is not None:
+        raise BadInput("forget.count", f"got fraction={fraction} and count={count}; one of the two is allowed.", "Leave one out.")
+    if count is None:
+        return round((default if fraction is None else fraction) * available)
+    if count > available:
+        raise BadInput("forget.count", f"there are {available} training examples to choose from, got {count}.", "Choose a smaller count.")
+    return count
+
+
+def pick(candidates: np.ndarray, count: int, seed: int, purpose: str) -> np.ndarray:
+    """Return ``count`` of the candidates at random, ascending. A larger count of the same seed holds the smaller one."""
+    return np.sort(randomness.shuffle(seed, purpose, 0, torch.from_numpy(candidates)).numpy()[:count])
+
+
+def class_number(data: Data, wanted: str | int, where: str) -> int:
+    """Return the label of a class that is given by name or by number. A name goes before a number.
+
+    Raises:
+        BadInput: there is no such class; the message names the nearest one.
+    """
+    by_name = {name.casefold(): label for label, name in enumerate(data.class_names)}
+    label = by_name.get(str(wanted).strip().casefold())
+    if label is None and str(wanted).strip().isdecimal():
+        label = int(wanted)
+        if label >= data.num_classes:
+            raise BadInput(where, f"{data.name} has the classes 0 to {data.num_classes - 1}, got {label}.")
+    if label is None:
+        raise BadInput(where, f"{data.name} has no class {wanted!r}.", nearest(str(wanted).casefold(), by_name))
+    return label

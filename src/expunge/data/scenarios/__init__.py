@@ -1,0 +1,1 @@
+"""One file a scenario: which training examples are to be forgotten."""

@@ -1,0 +1,62 @@
+"""SCRUB that goes back to the right epoch."""
+
+import torch
+
+from expunge.engine.context import Context
+from expunge.engine.edits import Edit
+from expunge.engine.measure import accuracy, logits_of
+from expunge.engine.method import Steps
+from expunge.engine.parameters import Snapshot
+from expunge.engine.terms import Progress
+from expunge.errors import BadInput
+from expunge.methods.distillation.alternation import MaxMin
+
+
+class ScrubR(MaxMin):
+    """SCRUB, then back to the epoch whose forget error is nearest to the final model's error on unseen data of the same classes.
+
+    A forget set with too large an error betrays itself; rewinding avoids it. The weights of every epoch are kept until the end.
+
+    Source: Kurmanji et al., NeurIPS 2023, arXiv 2302.09880, section 4.2 (SCRUB+R).
+    """
+
+    aliases = ("SCRUB+R",)
+    source = "Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023, arXiv 2302.09880 (SCRUB+R)"
+    deviations = (
+        "the optimiser's momentum starts anew where the ascending passes end",
+        "the validation error is weighted by the forget set's classes; the paper draws a validation set with these classes",
+    )
+    needs = {"forget", "retain", "validation"}
+
+    def steps(self, ctx: Context) -> Steps:
+        """Yield the alternation, then the return to the chosen epoch."""
+        kept: list[tuple[float, Snapshot]] = []
+
+        def keep(context: Context, progress: Progress) -> bool:
+            kept.append((1 - accuracy(context, "forget"), Snapshot(context.model)))
+            return False
+
+        def rewind(context: Context) -> None:
+            wanted = matched_error(context)
+            nearest = min(reversed(kept), key=lambda epoch: abs(epoch[0] - wanted))
+            nearest[1].restore(context.model)
+
+        yield from self.phases(watch=keep)
+        yield Edit("rewind", rewind)
+
+
+def matched_error(ctx: Context) -> float:
+    """Return the error on validation data whose classes are as frequent as in the forget set, 0 to 1.
+
+    Raises:
+        BadInput: the validation data lack a class of the forget set.
+    """
+    logits, labels = logits_of(ctx, "validation")
+    wrong = (logits.argmax(1) != labels).double()
+    frequency = torch.bincount(ctx.stream("forget").labels, minlength=ctx.num_classes).double()
+    present = torch.bincount(labels, minlength=ctx.num_classes).double()
+    missing = ((frequency > 0) & (present == 0)).nonzero().flatten().tolist()
+    if missing:
+        raise BadInput("validation", f"no example of class {missing[0]}, which the forget set has.", "Give more validation data.")
+    error = torch.bincount(labels, weights=wrong, minlength=ctx.num_classes) / present.clamp_min(1)
+    return float((frequency * error).sum() / frequency.sum())

@@ -1,0 +1,305 @@
+"""The table: every metric of every row, against the band of the retrained models, as plain values.
+
+A row is judged on the mean over its seeds. The band is where the mean of as many new retrained models would lie (95 %). The
+retrained row is a control: each retrained model is judged against a band of the others, so that its verdict is not circular.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from expunge import registry, statistics
+from expunge.errors import BadInput
+from expunge.metrics.metric import DAMAGE, Estimate, Metric, Target
+from expunge.metrics.view import View
+from expunge.statistics import Band, NotEnoughEvidence
+
+LEVEL = 0.95
+GAP_METRICS = ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "svc_membership")
+"""What the published tables average into one gap: UA, RA, TA, MIA."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What stands in a row in place of a view when a run gave no model.
+
+    Attributes:
+        status: one word: diverged, failed, collapsed.
+        reason: what happened, in words.
+    """
+
+    status: str
+    reason: str
+
+
+Outcome = View | Failure
+
+
+def default_metrics(kind: str) -> list[Metric]:
+    """Return every registered metric that means something for a request of this kind (random, class, subclass)."""
+    found = [registry.find("metrics", name) for name in registry.names("metrics")]
+    return [metric() for metric in found if issubclass(metric, Metric) and metric is not Metric and kind in metric.scenarios]
+
+
+def evaluate(
+    original: Sequence[View],
+    retrained: Sequence[View],
+    unlearned: dict[str, Sequence[Outcome]],
+    metrics: Sequence[Metric],
+    kind: str,
+) -> dict[str, Any]:
+    """Return the table as plain values that JSON can hold.
+
+    Args:
+        original: views of the models before unlearning, one for each seed.
+        retrained: views of models that never saw the forget set; at least as many, entry k of the same seed as ``original[k]``.
+        unlearned: row name -> one view or failure for each seed, in the order of ``original``.
+        metrics: see `default_metrics`; those that do not apply to ``kind`` are listed under ``skipped``.
+        kind: of the request: random, class or subclass.
+
+    Returns:
+        ``{kind, level, seeds, retrained_models, metrics: {name: {label, unit, target, pair, tested, band, band_reason}}, skipped,
+        rows: [{name, role, status, reason, seeds, failed_seeds, cells: {metric: cell}, gaps, verdict}]}``. A cell holds value (mean
+        over seeds), standard_error and interval (over seeds), example_standard_error, per_seed (None for a failed seed), band,
+        p_value, in_band (None when there is no band), band_reason (why there is none), finding and note.
+
+    Raises:
+        BadInput: rows of different lengths, or a view lacks a part that a metric needs.
+    """
+    _check_rows(original, retrained, unlearned)
+    chosen = [metric for metric in metrics if kind in metric.scenarios]
+    columns = [_column(metric, retrained) for metric in chosen]
+    rows = [_row("original", "original", original, retrained, columns), _control(retrained, columns)]
+    rows += [_row(name, "unlearned", outcomes, retrained, columns) for name, outcomes in unlearned.items()]
+    reference = rows[1]["cells"]
+    for row in rows:
+        row["gaps"] = _gaps(row["cells"], reference)
+        row["verdict"] = verdict(row)
+    return {
+        "kind": kind,
+        "level": LEVEL,
+        "seeds": len(original),
+        "retrained_models": len(retrained),
+        "metrics": {column.metric.name: _head(column, len(original)) for column in columns},
+        "skipped": {metric.name: f"does not apply to a {kind} request" for metric in metrics if kind not in metric.scenarios},
+        "rows": rows,
+    }
+
+
+def _check_rows(original: Sequence[View], retrained: Sequence[View], unlearned: dict[str, Sequence[Outcome]]) -> None:
+    if not original or not retrained:
+        raise BadInput("evaluate", f"needs original and retrained models, got {len(original)} and {len(retrained)}.", "Train them first.")
+    if len(retrained) < len(original):
+        found = f"{len(original)} original models, but only {len(retrained)} retrained ones."
+        raise BadInput("evaluate.seeds", found, "Retrain one for each seed.")
+    for name, outcomes in unlearned.items():
+        if name in ("original", "retrained"):
+            raise BadInput(f"evaluate.{name}", "this name belongs to a reference row.", "Name the row after its method.")
+        if len(outcomes) != len(original):
+            found = f"{len(outcomes)} outcomes for {len(original)} seeds."
+            raise BadInput(f"evaluate.{name}", found, "Give a view or a Failure for each seed.")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A metric and its values on the retrained models: ``[n]``, or ``[n, n]`` for a pair metric (model j, reference k)."""
+
+    metric: Metric
+    values: np.ndarray
+    estimates: list[Estimate]
+    resolution: float
+
+    def band(self, of_mean: int, keep: np.ndarray | None = None) -> Band:
+        """Return the band from all retrained models or from some of them; raises NotEnoughEvidence."""
+        if self.metric.is_pair():
+            values = self.values if keep is None else self.values[np.ix_(keep, keep)]
+            return statistics.pair_band(values, of_mean, self.resolution, LEVEL)
+        values = self.values if keep is None else self.values[keep]
+        return statistics.prediction_band(values, of_mean, self.resolution, LEVEL)
+
+
+def _column(metric: Metric, retrained: Sequence[View]) -> _Column:
+    if not metric.is_pair():
+        estimates = [metric.measure(view) for view in retrained]
+        values = np.array([estimate.value for estimate in estimates])
+        return _Column(metric, values, estimates, metric.resolution(estimates[0].n))
+    n = len(retrained)
+    values, estimates, size = np.full((n, n), np.nan), [], 0
+    for j, view in enumerate(retrained):
+        others = [metric.compare(view, retrained[k]) for k in range(n) if k != j]
+        values[j, np.arange(n) != j] = [estimate.value for estimate in others]
+        if others:
+            size = others[0].n
+            estimates.append(Estimate(float(np.mean([estimate.value for estimate in others])), None, size))
+    return _Column(metric, values, estimates, metric.resolution(size) if size else 0.0)
+
+
+def _head(column: _Column, seeds: int) -> dict[str, Any]:
+    metric = column.metric
+    band, reason = _try_band(column, seeds)
+    return {
+        "label": metric.label,
+        "unit": metric.unit,
+        "target": str(metric.target),
+        "pair": metric.is_pair(),
+        "tested": metric.tested,
+        "band": _plain_band(metric, band),
+        "band_reason": reason,
+    }
+
+
+def _try_band(column: _Column, of_mean: int, keep: np.ndarray | None = None) -> tuple[Band | None, str | None]:
+    try:
+        return column.band(of_mean, keep), None
+    except NotEnoughEvidence as missing:
+        return None, str(missing)
+
+
+def _plain_band(metric: Metric, band: Band | None) -> dict[str, Any] | None:
+    if band is None:
+        return None
+    low, high = metric.limits or (-np.inf, np.inf)
+    return {"low": float(max(low, band.low)), "high": float(min(high, band.high)), "mean": band.mean, "n": band.n}
+
+
+def _row(name: str, role: str, outcomes: Sequence[Outcome], retrained: Sequence[View], columns: list[_Column]) -> dict[str, Any]:
+    failures = {seed: outcome for seed, outcome in enumerate(outcomes) if isinstance(outcome, Failure)}
+    row: dict[str, Any] = {
+        "name": name,
+        "role": role,
+        "status": "finished",
+        "reason": None,
+        "seeds": len(outcomes),
+        "failed_seeds": len(failures),
+    }
+    if failures:
+        position, first = next(iter(failures.items()))
+        row |= {"status": first.status, "reason": f"{len(failures)} of {len(outcomes)} seeds; number {position}: {first.reason}"}
+    row["cells"] = {}
+    if len(failures) < len(outcomes):
+        row["cells"] = {column.metric.name: _judged_cell(column, outcomes, retrained) for column in columns}
+    return row
+
+
+def _judged_cell(column: _Column, outcomes: Sequence[Outcome], retrained: Sequence[View]) -> dict[str, Any]:
+    metric = column.metric
+    estimates: list[Estimate | None] = []
+    for outcome, reference in zip(outcomes, retrained, strict=False):
+        if isinstance(outcome, Failure):
+            estimates.append(None)
+        else:
+            estimates.append(metric.compare(outcome, reference) if metric.is_pair() else metric.measure(outcome))
+    cell = _cell(metric, estimates)
+    band, reason = _try_band(column, sum(estimate is not None for estimate in estimates))
+    if band is None:
+        return _without_band(cell, str(reason))
+    return _judge(metric, cell, band, _p_value(metric.target, band, cell["value"]))
+
+
+def _control(retrained: Sequence[View], columns: list[_Column]) -> dict[str, Any]:
+    cells = {column.metric.name: _control_cell(column) for column in columns if column.estimates}
+    n = len(retrained)
+    return {"name": "retrained", "role": "retrained", "status": "finished", "reason": None, "seeds": n, "failed_seeds": 0, "cells": cells}
+
+
+def _control_cell(column: _Column) -> dict[str, Any]:
+    metric, estimates = column.metric, column.estimates
+    cell, everyone = _cell(metric, list(estimates)), np.arange(len(estimates))
+    p_values = []
+    for j in everyone:
+        band, reason = _try_band(column, 1, everyone[everyone != j])
+        if band is None:
+            return _without_band(cell, f"each model against the others: {reason}")
+        p_values.append(_p_value(metric.target, band, estimates[j].value))
+    judged = _judge(metric, cell, column.band(1), min(1.0, len(p_values) * min(p_values)))
+    worst = int(np.argmin(p_values))
+    return judged | {"note": f"each model against a band of the other {len(p_values) - 1}; number {worst} is the farthest"}
+
+
+def _cell(metric: Metric, estimates: list[Estimate | None]) -> dict[str, Any]:
+    held = [estimate for estimate in estimates if estimate is not None]
+    values = np.array([estimate.value for estimate in held])
+    errors = [estimate.standard_error for estimate in held if estimate.standard_error is not None]
+    cell: dict[str, Any] = {
+        "label": metric.label,
+        "unit": metric.unit,
+        "tested": metric.tested,
+        "value": float(values.mean()),
+        "standard_error": None,
+        "interval": None,
+        "example_standard_error": float(np.sqrt(np.mean(np.square(errors)))) if len(errors) == len(held) else None,
+        "per_seed": [None if estimate is None else estimate.value for estimate in estimates],
+        "n": held[0].n,
+        "note": None,
+    }
+    try:
+        interval = statistics.mean_interval(values, LEVEL)
+    except NotEnoughEvidence as missing:
+        return cell | {"note": str(missing)}
+    error = float(values.std(ddof=1) / np.sqrt(len(values)))
+    return cell | {"standard_error": error, "interval": {"low": interval.low, "high": interval.high}}
+
+
+def _without_band(cell: dict[str, Any], reason: str) -> dict[str, Any]:
+    return cell | {"band": None, "p_value": None, "in_band": None, "finding": None, "band_reason": reason}
+
+
+def _judge(metric: Metric, cell: dict[str, Any], band: Band, p_value: float) -> dict[str, Any]:
+    if metric.target is Target.REPORT:
+        return _without_band(cell, "shown, not judged")
+    in_band = p_value >= 1 - LEVEL
+    finding = None if in_band else metric.above if cell["value"] > band.mean else metric.below
+    return cell | {"band": _plain_band(metric, band), "p_value": p_value, "in_band": in_band, "finding": finding, "band_reason": None}
+
+
+def _p_value(target: Target, band: Band, value: float) -> float:
+    harmless = {Target.ZERO_UP_TO_BAND: value <= band.mean, Target.LOWER: value <= band.mean, Target.HIGHER: value >= band.mean}
+    return 1.0 if harmless.get(target, False) else band.p_value(value)
+
+
+def _gaps(cells: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any] | None:
+    """Return signed gaps of the seed-averaged values to the retrained row, and the mean of their sizes, as published tables do."""
+    if not all(name in cells and name in reference for name in GAP_METRICS):
+        return None
+    gaps = {cells[name]["label"]: cells[name]["value"] - reference[name]["value"] for name in GAP_METRICS}
+    return {**gaps, "average": float(np.mean(np.abs(list(gaps.values()))))}
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Return a row's result in words: "fails" or "no evidence of failure", never more.
+
+    A row fails when a run gave no model, or when a test lies outside its band beyond what chance allows over all tests of the row
+    (Holm, 5 %). A value outside its band that such chance can explain is named, and fails nothing. Closeness to retraining is never
+    claimed: that takes an equivalence test with margins declared beforehand.
+    """
+    if row["status"] != "finished":
+        return f"fails: {row['status']} ({row['reason']})"
+    tests = [cell for cell in row["cells"].values() if cell["tested"] and cell["in_band"] is not None]
+    if not tests:
+        reasons = [cell["band_reason"] for cell in row["cells"].values() if cell["tested"]]
+        return "no verdict: no test has a band" + (f" ({reasons[0]})" if reasons else "")
+    adjusted = statistics.holm([cell["p_value"] for cell in tests])
+    failed = [cell for cell, p_value in zip(tests, adjusted, strict=True) if p_value < 1 - LEVEL]
+    if failed:
+        return "fails: " + "; ".join(_findings(failed))
+    inside = sum(cell["in_band"] for cell in tests)
+    power = f"at this power ({tests[0]['band']['n']} retrained models)"
+    text = f"no evidence of failure: inside the retrained band on {inside} of {len(tests)} tests {power}"
+    outside = [f"{cell['label']} {_compared(cell)}" for cell in tests if not cell["in_band"]]
+    return text + (f"; outside, but not beyond chance over {len(tests)} tests: {', '.join(outside)}" if outside else "")
+
+
+def _findings(failed: list[dict[str, Any]]) -> list[str]:
+    strongest: dict[str, dict[str, Any]] = {}
+    for cell in sorted(failed, key=lambda cell: (cell["finding"] != DAMAGE, cell["p_value"])):
+        strongest.setdefault(cell["finding"], cell)
+    words = [f"{finding} ({cell['label']} {_compared(cell)})" for finding, cell in strongest.items()]
+    return words[:3] + ([f"and {len(words) - 3} more"] if len(words) > 3 else [])
+
+
+def _compared(cell: dict[str, Any]) -> str:
+    digits, unit = (1, " %") if cell["unit"] == "%" else (3, f" {cell['unit']}".rstrip())
+    value, low, high = (f"{number:.{digits}f}" for number in (cell["value"], cell["band"]["low"], cell["band"]["high"]))
+    return f"{value}{unit}, retrained {low} to {high}"

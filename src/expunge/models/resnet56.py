@@ -1,0 +1,15 @@
+"""Thin residual network with 56 layers."""
+
+from torch import nn
+
+from expunge.models.residual import ThinResidual, ThinResNet
+
+
+class ResNet56(ThinResidual):
+    """Residual network with 56 layers and 0.85 million weights, for pictures of about 32 pixels."""
+
+    source = "He et al., CVPR 2016, arXiv 1512.03385, section 4.2"
+
+    def build(self, num_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+        """Return the network."""
+        return ThinResNet(56, num_classes, input_shape[0], self.shortcut, self.width)

@@ -1,0 +1,366 @@
+"""The two stages that make a model, each a run folder named by the fingerprint of all that decides its weights.
+
+`train` makes originals and retrained models alike: they differ only in the examples. `unlearn` starts from an original. A folder is
+finished when its record exists; a stage that is called again then only looks it up.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import expunge
+from expunge import config, runs
+from expunge.config import Component, Experiment, fingerprint
+from expunge.data.dataset import Data
+from expunge.data.split import Split, make_split, validation_split
+from expunge.engine import run as engine
+from expunge.engine.context import Context
+from expunge.engine.randomness import derive
+from expunge.engine.stream import Stream
+from expunge.errors import BadInput, Diverged
+from expunge.models import checkpoint
+from expunge.models.model import create
+from expunge.pools import evidence
+from expunge.training.checkpoints import DiskCheckpoints
+from expunge.training.train import train as train_model
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` means here.
+
+    Raises:
+        BadInput: there is no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BadInput("device", f"no device is called {name!r}.", "Allowed: auto, cpu, cuda, cuda:N, mps.") from None
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type, 0)
+    if (device.index or 0) >= there:
+        raise BadInput(
+            "device", f"{name!r} is not there; this machine has {there} of type {device.type}.", "Use device=auto or device=cpu."
+        )
+    return device
+
+
+@cache
+def _load_data(key: str, device: torch.device) -> Data:
+    return config.build("datasets", config.parse_yaml(key, "data"), "data").load(device)  # type: ignore[attr-defined]
+
+
+def load_data(component: Component, device: torch.device) -> Data:
+    """Return the data of a configuration; read once in a process."""
+    return _load_data(config.to_yaml(component.tree()), device)
+
+
+@cache
+def _make_split(data: str, scenario: str, seed: int, device: torch.device) -> Split:
+    component = config.build("scenarios", config.parse_yaml(scenario, "forget"), "forget")
+    return make_split(_load_data(data, device), component, seed)  # type: ignore[arg-type]
+
+
+@cache
+def code_fingerprint(*packages: str) -> str:
+    """Return a hash of the source files that decide weights, so that a changed program never reuses old results."""
+    root = Path(expunge.__file__).parent
+    hashed = hashlib.sha256()
+    for package in packages:
+        for path in sorted((root / package).rglob("*.py")):
+            hashed.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return hashed.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A resolved experiment with its data on the device."""
+
+    experiment: Experiment
+    report: Report = field(default=lambda event: None, compare=False)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where models live."""
+        return choose_device(self.experiment.device)
+
+    @cached_property
+    def plain_data(self) -> Data:
+        """The data as published."""
+        return load_data(self.experiment.data, self.device)
+
+    @cached_property
+    def split(self) -> Split:
+        """Which examples are forgotten, retained, held out."""
+        if self.experiment.forget is None:
+            raise BadInput("forget", "there is no request.", "For example forget=random forget.fraction=0.1.")
+        experiment = self.experiment
+        return _make_split(config.to_yaml(experiment.data.tree()), config.to_yaml(experiment.forget.tree()), experiment.seed, self.device)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data that models train on: with wrong labels or triggers where the request brings them."""
+        return self.split.apply(self.plain_data) if self.experiment.forget is not None else self.plain_data
+
+    @property
+    def out(self) -> Path:
+        """Where run folders are made."""
+        return Path(self.experiment.out)
+
+    def seed_of(self, number: int) -> int:
+        """Return the training seed with a number; number k is the same for original, retrained and unlearned model k."""
+        return derive(self.experiment.seed, "training seed", number)
+
+    def new_model(self, seed: int, weights: bool) -> nn.Module:
+        """Return the configured model with new weights, or with those of its file."""
+        component = self.experiment.model if weights else self.experiment.model.but(weights=None)
+        model = create(component, self.data, seed)  # type: ignore[arg-type]
+        return model.to(self.device, memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        """``ok`` or ``diverged``."""
+        return self.record["status"]
+
+    def logits(self) -> np.ndarray:
+        """Return the evidence, float32 ``[N + T, C]``."""
+        return evidence.load(self.folder / "logits.npy")
+
+
+def train(work: Workplace, index: np.ndarray, seed: int, title: str) -> Run:
+    """Train the configured model on some examples, or find it trained.
+
+    Args:
+        work: the experiment.
+        index: canonical indices of the examples to train on.
+        seed: training seed: initial weights, order, augmentation.
+        title: what progress reports call the run.
+    """
+    index = np.sort(np.asarray(index, dtype=np.int64))
+    identity = {
+        "stage": "train",
+        "data": work.data.fingerprint,
+        "augment": work.experiment.data.tree(),
+        "examples": hashlib.sha256(index.tobytes()).hexdigest()[:16],
+        "model": _architecture(work.experiment.model),
+        "train": work.experiment.train.tree(),
+        "seed": seed,
+        "device": work.device.type,
+        "code": code_fingerprint("engine", "models", "data", "training"),
+    }
+
+    def compute(folder: Path, report: Report) -> tuple[nn.Module, dict[str, Any]]:
+        model = work.new_model(seed, weights=False)
+        outcome = train_model(
+            model,
+            Stream("train", work.data.source, torch.from_numpy(index)),
+            work.experiment.train,
+            seed=seed,
+            num_classes=work.data.num_classes,
+            checkpoints=DiskCheckpoints(folder / "checkpoint.safetensors"),
+            report=report,
+        )
+        return model, {"phases": outcome.phases, "cost": outcome.cost, "examples": len(index)}
+
+    return _stage(work, identity, title, compute)
+
+
+def unlearn(work: Workplace, original: Path | None, seed: int, title: str) -> Run:
+    """Unlearn the configured request from an original with the configured method, or find it done.
+
+    Args:
+        work: the experiment, with forget and method.
+        original: run folder of the original; None starts from the configured weights file.
+        seed: seed of the unlearning.
+        title: what progress reports call the run.
+    """
+    method, addons, split = work.experiment.method, work.experiment.addons, work.split
+    check_request(work)
+    start = runs.read_json(original / "record.json")["weights"] if original else None
+    identity = {
+        "stage": "unlearn",
+        "data": work.data.fingerprint,
+        "augment": work.experiment.data.tree(),
+        "split": split.fingerprint,
+        "model": _architecture(work.experiment.model),
+        "train": work.experiment.train.tree() if "recipe" in method.needs else None,
+        "original": start or _file_hash(work.experiment.model.weights),
+        "method": method.tree(),
+        "addons": [addon.tree() for addon in addons],
+        "seed": seed,
+        "device": work.device.type,
+        "code": code_fingerprint("engine", "models", "data", "training", "methods", "addons"),
+    }
+
+    def compute(folder: Path, report: Report) -> tuple[nn.Module, dict[str, Any]]:
+        model = work.new_model(seed, weights=original is None)
+        if original is not None:
+            checkpoint.load_into(model, original / "weights.safetensors")
+        names = sorted({"forget", "retain", "validation"} & set(method.needs).union(*(addon.needs for addon in addons)))
+        context = Context(
+            model,
+            {name: split.stream(name, work.data) for name in names},
+            needs=set(method.needs).union(*(addon.needs for addon in addons)),
+            seed=seed,
+            num_classes=work.data.num_classes,
+            forget_classes=split.forget_classes,
+            kind=split.kind,
+            initialise=lambda number: work.new_model(number, weights=False).state_dict(),
+            recipe=work.experiment.train,
+            report=report,
+        )
+        try:
+            outcome = engine.run(context, method, addons)
+        except Diverged as error:
+            failure = {"step": error.step, "term": error.term, "last_good": error.last_good, "reason": str(error)}
+            return model, {"status": "diverged", "failure": failure, "cost": context.cost.tree(), "phases": []}
+        return model, {"phases": outcome.phases, "cost": outcome.cost}
+
+    return _stage(work, identity, title, compute)
+
+
+def score(work: Workplace, title: str) -> Run:
+    """Collect the evidence of the configured weights file, or find it collected."""
+    identity = {
+        "stage": "score",
+        "data": work.data.fingerprint,
+        "model": _architecture(work.experiment.model),
+        "original": _file_hash(work.experiment.model.weights),
+        "device": work.device.type,
+        "code": code_fingerprint("engine", "models", "data"),
+    }
+    return _stage(work, identity, title, lambda folder, report: (work.new_model(0, weights=True), {"phases": [], "cost": {}}))
+
+
+def original(work: Workplace, number: int) -> Run:
+    """Return original number k: trained on all but the validation examples, or the configured weights file."""
+    if work.experiment.model.weights is not None:
+        return score(work, "original")
+    if work.experiment.forget is None:
+        index = validation_split(work.plain_data, work.experiment.seed)[0]
+    else:
+        index = work.split.train
+    return train(work, index, work.seed_of(number), f"original {number}")
+
+
+def retrained(work: Workplace, number: int) -> Run:
+    """Return retrained model k: the same seed and recipe as original k, without the forget set."""
+    return train(work, work.split.retain, work.seed_of(number), f"retrained {number}")
+
+
+def original_key(work: Workplace) -> str:
+    """Return what two requests must share to share their originals."""
+    return work.split.training_fingerprint("train")
+
+
+def run_job(stage: str, tree: dict[str, Any], number: int, results: dict[str, str], report: Report) -> str:
+    """Run one stage of a job and return its folder.
+
+    Args:
+        stage: original, retrained or unlearned.
+        tree: the experiment.
+        number: seed number.
+        results: folder of the original, for unlearning.
+        report: hears the events.
+    """
+    work = Workplace(config.resolve(tree), report)
+    if stage != "unlearned":
+        return str({"original": original, "retrained": retrained}[stage](work, number).folder)
+    start = None if work.experiment.model.weights is not None else Path(next(iter(results.values())))
+    return str(unlearn(work, start, work.seed_of(number), f"{work.experiment.method.name} {number}").folder)
+
+
+def find(folder: str | Path) -> Run:
+    """Return a finished run by its folder.
+
+    Raises:
+        BadInput: it is not finished.
+    """
+    found = _finished(Path(folder))
+    if found is None:
+        raise BadInput(str(folder), "is not a finished run.", "Run the command that made it again; it goes on.")
+    return found
+
+
+def check_request(work: Workplace) -> None:
+    """Refuse a method or an add-on that cannot serve the request, before any work."""
+    method = work.experiment.method
+    if method is None:
+        raise BadInput("method", "there is no method.", "For example method=salun; `expunge list methods` shows all.")
+    engine.check(method, work.experiment.addons, kind=work.split.kind, streams=("forget", "retain", "validation"), artefacts=("recipe",))
+
+
+def _architecture(model: Component) -> dict[str, Any]:
+    return {key: value for key, value in model.tree().items() if key != "weights"}
+
+
+def _file_hash(path: Path | None) -> str:
+    if path is None:
+        raise BadInput(
+            "model.weights", "there is no original to unlearn from.", "Train one with `expunge train`, or give model.weights=FILE."
+        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _stage(
+    work: Workplace, identity: dict[str, Any], title: str, compute: Callable[[Path, Report], tuple[nn.Module, dict[str, Any]]]
+) -> Run:
+    folder = work.out / f"{identity['stage']}-{fingerprint(identity)}"
+    found = _finished(folder)
+    if found is not None:
+        work.report({"event": "found", "title": title, "folder": str(folder)})
+        return found
+    _prepare(work, folder, identity)
+    work.report({"event": "start", "title": title, "folder": str(folder)})
+
+    def report(event: dict[str, Any]) -> None:
+        runs.append_event(folder / "events.jsonl", **event)
+        work.report({**event, "title": title})
+
+    model, record = compute(folder, report)
+    record = {"status": "ok", **record, "title": title, "identity": identity, "weights": checkpoint.weights_hash(model)}
+    checkpoint.save(model, folder / "weights.safetensors", work.experiment.tree())
+    if record["status"] == "ok":
+        evidence.save(folder / "logits.npy", evidence.collect(model, work.data, work.experiment.evaluate.batch_size))
+    runs.write_json(folder / "record.json", record)
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    work.report({"event": "end", "title": title, "folder": str(folder), "status": record["status"]})
+    return Run(folder, record)
+
+
+def _finished(folder: Path) -> Run | None:
+    """Return a run whose record and files are all there; a folder with anything missing or damaged is made again."""
+    if not (folder / "record.json").is_file():
+        return None
+    try:
+        run = Run(folder, runs.read_json(folder / "record.json"))
+        complete = (folder / "weights.safetensors").is_file() and (run.status != "ok" or len(run.logits()) > 0)
+    except (BadInput, KeyError):
+        return None
+    return run if complete else None
+
+
+def _prepare(work: Workplace, folder: Path, identity: dict[str, Any]) -> None:
+    with runs.atomic_write(folder / "config.yaml") as temporary:
+        temporary.write_text(config.to_yaml(work.experiment.tree()), encoding="utf-8")
+    if work.experiment.forget is not None:
+        work.split.save(folder / "split.json")
+    runs.write_json(folder / "environment.json", runs.environment())
+    runs.append_event(folder / "events.jsonl", event="start", identity=identity)

@@ -1,0 +1,62 @@
+"""How far a command is: a live display on a terminal, a line now and then elsewhere."""
+
+import sys
+import threading
+import time
+from typing import Any
+
+
+class Progress:
+    """Hears the events of runs and shows them. Use as a context manager."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bars = Bars(*columns, console=self.console, transient=True, disable=not self.live)
+        self.lock = threading.Lock()
+        self.tasks: dict[str, Any] = {}
+        self.total, self.done, self.all = 0, 0, None
+        self.start = self.said = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bars.stop()
+
+    def report(self, event: dict[str, Any]) -> None:
+        """Show one event; may be called from several threads."""
+        with self.lock:
+            getattr(self, f"_on_{event['event']}", lambda event: None)(event)
+
+    def _on_plan(self, event: dict[str, Any]) -> None:
+        self.total = len(event["jobs"])
+        self.all = self.bars.add_task("all runs", total=self.total)
+
+    def _on_start(self, event: dict[str, Any]) -> None:
+        self.tasks[event["title"]] = self.bars.add_task(f"  {event['title']}", total=None)
+
+    def _on_epoch(self, event: dict[str, Any]) -> None:
+        task = self.tasks.get(event["title"])
+        if task is not None:
+            self.bars.update(task, total=event["epochs"], completed=event["epoch"])
+
+    def _on_end(self, event: dict[str, Any]) -> None:
+        task = self.tasks.pop(event["title"], None)
+        if task is not None:
+            self.bars.remove_task(task)
+
+    def _on_done(self, event: dict[str, Any]) -> None:
+        self.done += 1
+        if self.all is not None:
+            self.bars.update(self.all, completed=self.done)
+        now = time.monotonic()
+        if not self.live and (now - self.said > 10 or self.done == self.total):
+            self.said = now
+            print(f"[{now - self.start:4.0f} s] {self.done} of {self.total} runs done", file=sys.stderr, flush=True)

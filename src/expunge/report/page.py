@@ -1,0 +1,251 @@
+"""A record -> the words and positions that the template prints. No number is computed here that the record does not hold."""
+
+import json
+from typing import Any
+
+from expunge.report.columns import AIMS, MARKS, Column, columns, half_width, outside, percent, ruling, side
+
+BAR_WIDTH, BAR_HEIGHT = 72, 10
+"""Of the small bar in a cell, in pixels. The band is its middle third; each end is one band's width away from it."""
+
+
+def present(record: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return what the template needs for one request.
+
+    Args:
+        record: one request's results.
+        number: of the request in the report, from 1; makes the anchors unique.
+    """
+    table = record["table"]
+    shown = columns(table)
+    rows = [_row(row, record, shown) for row in table["rows"]]
+    pinned = [row for row in rows if row["role"] in ("original", "retrained")]
+    methods = [row for row in rows if row["role"] == "unlearned"]
+    return {
+        "id": f"request-{number}",
+        "title": record["title"],
+        "asked": asked(record["request"]),
+        "facts": _facts(record["request"]),
+        "warnings": _warnings(record["request"], table["rows"]),
+        "summary": _summary(methods),
+        "columns": shown,
+        "extra": sum(not column.key for column in shown),
+        "pinned": pinned,
+        "rows": methods,
+        "controls": _controls(table["rows"]),
+        "skipped": table["skipped"],
+        "aims": [words for target, words in AIMS.items() if any(column.target == target for column in shown)],
+        "seeds": table["seeds"],
+        "retrained_models": table["retrained_models"],
+        "level": f"{100 * table['level']:.0f} %",
+        "methods": [{"row": name, **_method(method)} for name, method in record["methods"].items()],
+        "provenance": _provenance(record["provenance"]),
+        "histograms": bool(record.get("histograms", {}).get("loss")),
+    }
+
+
+def asked(request: dict[str, Any]) -> str:
+    """Return in plain words what was to be forgotten."""
+    train = request["forget"] + request["retain"]
+    share = f"{100 * request['forget'] / train:.2g}" if train else "0"
+    start = f"Remove {request['forget']:,} of {train:,} training examples ({share} %) of {request['data']} from {request['model']}."
+    return f"{start} {_chosen(request)} Success would be a model like one that was trained without them."
+
+
+def _chosen(request: dict[str, Any]) -> str:
+    classes = _listed(request["forget_classes"])
+    plural = len(request["forget_classes"]) != 1
+    if request["kind"] == "class":
+        return f"They are all examples of the class{'es' if plural else ''} {classes}."
+    if request["kind"] == "subclass":
+        return f"They are a part of the class{'es' if plural else ''} {classes}."
+    name = request["scenario"].get("name", "")
+    return "They were drawn at random." if name == "random" else f"They were chosen by the scenario {name}."
+
+
+def _listed(names: list[str]) -> str:
+    shown = [f"“{name}”" for name in names[:8]] + ([f"{len(names) - 8} more"] if len(names) > 8 else [])
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def _facts(request: dict[str, Any]) -> list[tuple[str, str]]:
+    parts = [(part, f"{request[part]:,}") for part in ("forget", "retain", "validation", "test", "unseen")]
+    models = [("seeds", str(request["seeds"])), ("retrained models", str(request["retrained"]))]
+    return parts + models + [("scenario", _scenario(request["scenario"]))]
+
+
+def _scenario(scenario: dict[str, Any]) -> str:
+    fields = ", ".join(f"{key} {_plain(value)}" for key, value in scenario.items() if key != "name")
+    return f"{scenario.get('name', '')}{f' ({fields})' if fields else ''}"
+
+
+def _warnings(request: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for where, count in request["duplicates"].items():
+        if count:
+            place = where.removeprefix("forget_in_").replace("_", " ")
+            effect = " What those copies teach stays in every model, the retrained ones too." if place == "retain" else ""
+            found.append(f"{count:,} forget examples have an exact copy in the {place} set.{effect}")
+    if request["retrained"] < 3:
+        found.append(f"Only {request['retrained']} retrained models: there is no band to judge by, or a very wide one.")
+    if request["seeds"] < 2:
+        found.append("A single seed: no interval says how much another training run would change the numbers.")
+    lost = [row["name"] for row in rows if row["status"] != "finished"]
+    if lost:
+        found.append(f"Not every run gave a model: {', '.join(lost)}. Their numbers, if any, are of the seeds that finished.")
+    return found
+
+
+def _summary(methods: list[dict[str, Any]]) -> str:
+    if not methods:
+        return "No method was run: the table shows the two reference rows only."
+    kinds = [method["ruling"].kind for method in methods]
+    fails, holds, none = (kinds.count(kind) for kind in ("fails", "open", "none"))
+    words = [f"{fails} of {len(kinds)} fail", f"{holds} show{'s' if holds == 1 else ''} no evidence of failure"]
+    return "; ".join(words + ([f"{none} could not be judged"] if none else [])) + "."
+
+
+def _controls(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [_control(row) for row in rows if row["role"] in ("original", "retrained")]
+
+
+def _control(row: dict[str, Any]) -> dict[str, Any]:
+    kind = ruling(row).kind
+    if row["role"] == "original":
+        words = {
+            "fails": "fails, as it should: these tests can see the forget set in a model that was trained on it.",
+            "open": "does not fail. The tests cannot tell even the untouched model from retrained ones, "
+            "so “no evidence of failure” below means nothing here.",
+            "none": "could not be judged.",
+        }
+        return {"name": row["name"], "ok": kind == "fails", "text": words[kind]}
+    words = {
+        "open": "shows no evidence of failure, as it should: each retrained model was judged by the others.",
+        "fails": "fails: one retrained model is unlike the others. The band is not to be trusted; train more retrained models.",
+        "none": "could not be judged: a control needs more retrained models.",
+    }
+    return {"name": row["name"], "ok": kind == "open", "text": words[kind]}
+
+
+def _row(row: dict[str, Any], record: dict[str, Any], shown: list[Column]) -> dict[str, Any]:
+    cost = record["cost"].get(row["name"]) or {}
+    out, tests = outside(row)
+    judged = ruling(row)
+    return {
+        "name": row["name"],
+        "role": row["role"],
+        "summary": record["methods"].get(row["name"], {}).get("summary", ""),
+        "ruling": judged,
+        "details": [judged.detail] if row["status"] != "finished" else judged.detail.split("; "),
+        "status": row["status"],
+        "reason": row["reason"],
+        "seeds": f"{row['seeds'] - row['failed_seeds']} of {row['seeds']} seeds" if row["failed_seeds"] else "",
+        "outside": out,
+        "tests": tests,
+        "cells": [_cell(column, row["cells"].get(column.name)) for column in shown] if row["cells"] else [],
+        "time": percent(cost.get("seconds_ratio")),
+        "time_ratio": cost.get("seconds_ratio"),
+        "passes": percent(cost.get("passes_ratio")),
+        "passes_ratio": cost.get("passes_ratio"),
+        "seconds": duration(cost.get("seconds")),
+        "memory": _bytes(cost.get("peak_memory_bytes")),
+    }
+
+
+def _cell(column: Column, cell: dict[str, Any] | None) -> dict[str, Any]:
+    if cell is None:
+        return {"column": column, "value": None}
+    where, spread = side(cell), half_width(cell)
+    return {
+        "column": column,
+        "value": cell["value"],
+        "text": column.text(cell["value"]),
+        "spread": None if spread is None else column.text(spread),
+        "side": where,
+        "mark": MARKS[where],
+        "words": _words(column, cell, where),
+        "bar": _bar(column, cell),
+    }
+
+
+def _words(column: Column, cell: dict[str, Any], where: str) -> str:
+    """Return a cell in a sentence, with all digits: for the tooltip and for screen readers."""
+    value = f"{column.label} {cell['value']:.6g} {column.unit}".rstrip()
+    if where == "unjudged":
+        return f"{value}; no band: {cell['band_reason']}"
+    place = {"inside": "inside", "above": "above", "below": "below", "apart": "inside, but one model is far from the others,"}[where]
+    finding = f" ({cell['finding']})" if cell["finding"] else ""
+    note = f"; {cell['note']}" if cell["note"] else ""
+    return f"{value}, {place} the band {cell['band']['low']:.6g} to {cell['band']['high']:.6g}, p = {cell['p_value']:.2g}{finding}{note}"
+
+
+def _bar(column: Column, cell: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the pixel positions of a cell's bar; None without a band."""
+    band = cell["band"]
+    if band is None or band["high"] <= band["low"]:
+        return None
+    third = BAR_WIDTH / 3
+
+    def place(value: float) -> float:
+        return third + third * (value - band["low"]) / (band["high"] - band["low"])
+
+    def shown(value: float) -> float:
+        return round(min(max(place(value), 4), BAR_WIDTH - 4), 2)
+
+    at, interval = place(cell["value"]), cell["interval"]
+    shape = "left" if at < 0 else "right" if at > BAR_WIDTH else "dot" if cell["in_band"] else "diamond"
+    whisker = (shown(interval["low"]), shown(interval["high"])) if interval and shape not in ("left", "right") else None
+    free = {"zero_up_to_band": (0, third), "lower": (0, third), "higher": (2 * third, third)}.get(column.target)
+    return {"band": (third, third), "free": free, "at": shown(cell["value"]), "shape": shape, "whisker": whisker}
+
+
+def _method(method: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": method["name"],
+        "summary": method["summary"],
+        "source": method["source"],
+        "hyperparameters": [(key, _plain(value)) for key, value in method["hyperparameters"].items()],
+        "addons": [_scenario(addon) for addon in method["addons"]],
+        "deviations": method["deviations"],
+    }
+
+
+def _provenance(provenance: dict[str, Any]) -> dict[str, Any]:
+    environment = dict(provenance["environment"])
+    versions = environment.pop("versions", {})
+    pairs = [(key, _plain(value)) for key, value in environment.items()]
+    return {
+        "command": provenance["command"],
+        "config": provenance["config"],
+        "fingerprint": provenance["fingerprint"],
+        "duration": duration(provenance["seconds"]),
+        "environment": pairs + [(name, str(version)) for name, version in versions.items()],
+    }
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in the two largest units that matter."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return "–"
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"

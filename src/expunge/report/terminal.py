@@ -1,0 +1,218 @@
+"""The table for the terminal, and as CSV."""
+
+import csv as csv_module
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from expunge.report.columns import MARKS, Column, columns, half_width, percent, ruling, side
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.table import Table
+    from rich.text import Text
+
+SHOWN = (
+    "unlearning_accuracy",
+    "retain_accuracy",
+    "test_accuracy",
+    "loss_auc",
+    "average_gap",
+    "jensen_shannon",
+    "churn",
+)
+"""The columns of the terminal, the most important first: a narrow terminal drops them from the end."""
+
+COLORS = {"fails": "red", "open": "cyan", "none": "yellow"}
+
+
+def table(record: dict[str, Any]) -> "TerminalTable":
+    """Return what `rich` prints for one request: the pinned rows, the band, every method, and a verdict line for each."""
+    return TerminalTable(record)
+
+
+class TerminalTable:
+    """A table that takes as many columns as the terminal has room for.
+
+    Args:
+        record: one request's results.
+    """
+
+    def __init__(self, record: dict[str, Any]):
+        self.record = record
+        found = {column.name: column for column in columns(record["table"])}
+        self.columns = [found[name] for name in SHOWN if name in found]
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        """Yield the widest table that fits, then the verdicts."""
+        from rich.measure import Measurement
+
+        free = options.update(max_width=10_000)
+        for kept, spread in self._layouts():
+            grid = self._grid(kept, spread)
+            if Measurement.get(console, free, grid).maximum <= options.max_width:
+                break
+        yield grid
+        yield from self._notes(kept, spread)
+        yield from self._verdicts()
+
+    def _layouts(self) -> Iterator[tuple[int, bool]]:
+        """Yield (columns, whether to show intervals), the widest first: the last column goes before the intervals do."""
+        full = len(self.columns)
+        yield from ((kept, True) for kept in range(full, max(full - 2, 0), -1))
+        yield from ((kept, False) for kept in range(full, 0, -1))
+
+    def _grid(self, kept: int, spread: bool) -> "Table":
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        title = Text(printable(self.record["title"]), style="bold")
+        grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1))
+        grid.add_column("", no_wrap=True, max_width=24, overflow="ellipsis")
+        for column in self.columns[:kept]:
+            grid.add_column(Text(f"{column.label} {column.unit}".rstrip()), justify="right", no_wrap=True)
+        grid.add_column("time", justify="right", no_wrap=True)
+        rows = self.record["table"]["rows"]
+        for row in rows:
+            grid.add_row(*self._cells(row, kept, spread))
+            if row["role"] == "retrained":
+                for texts in self._band(kept, spread):
+                    grid.add_row(*(Text(text, style="dim") for text in texts))
+                grid.add_section()
+        return grid
+
+    def _band(self, kept: int, spread: bool) -> list[list[str]]:
+        """Return the band in one row, or in two where room is short."""
+        shown = self.columns[:kept]
+        if spread:
+            return [["  band", *(column.band_text(column.band).replace(" to ", "–") + " " for column in shown), ""]]
+        ends = {"from": "low", "to": "high"}
+        return [
+            [f"  band {word}", *(column.text(column.band[end]) + " " if column.band else "none " for column in shown), ""]
+            for word, end in ends.items()
+        ]
+
+    def _cells(self, row: dict[str, Any], kept: int, spread: bool) -> list["Text"]:
+        from rich.text import Text
+
+        judged = ruling(row)
+        cost = self.record["cost"].get(row["name"]) or {}
+        name = Text(f"{judged.mark} {printable(row['name'])}", style="bold" if row["role"] != "unlearned" else "")
+        if not row["cells"]:
+            return [name, Text(printable(row["status"]), style="red"), *(Text("–") for _ in range(kept - 1)), Text("–")]
+        cells = [_value(column, row["cells"].get(column.name), spread) for column in self.columns[:kept]]
+        return [name, *cells, Text(percent(cost.get("seconds_ratio")))]
+
+    def _notes(self, kept: int, spread: bool) -> Iterator["Text"]:
+        from rich.text import Text
+
+        held = self.record["table"]
+        words = [f"± is the {100 * held['level']:.0f} % interval over {held['seeds']} seeds"] if spread and held["seeds"] > 1 else []
+        words += ["▲ above, ▼ below the band of the retrained models"]
+        words += ["◆ one model far from the others"] if any(side(cell) == "apart" for cell in held["rows"][1]["cells"].values()) else []
+        left_out = [column.label for column in self.columns[kept:]] + ([] if spread else ["intervals"])
+        narrow = f" No room for {', '.join(left_out)}: widen the terminal." if left_out else ""
+        yield Text(f"{'; '.join([*words, 'time as a share of retraining'])}.{narrow}", style="dim")
+        yield Text()
+
+    def _verdicts(self) -> Iterator["Text"]:
+        from rich.text import Text
+
+        for row in self.record["table"]["rows"]:
+            judged = ruling(row)
+            line = Text(f"{judged.mark} {printable(row['name'])} ")
+            line.append(judged.word, style=f"bold {COLORS[judged.kind]}")
+            yield line.append(f": {printable(_strongest(row, judged.detail))}" if judged.detail else "")
+
+
+def _strongest(row: dict[str, Any], detail: str) -> str:
+    """Return the first finding alone: one line for each row; the report has the others."""
+    if row["status"] != "finished":
+        return detail
+    first, *others = detail.split("; ")
+    return f"{first}; and more" if others else first
+
+
+def _value(column: Column, cell: dict[str, Any] | None, with_spread: bool) -> "Text":
+    from rich.text import Text
+
+    if cell is None:
+        return Text("–")
+    where, spread = side(cell), half_width(cell)
+    text = column.text(cell["value"]) + (f"±{column.text(spread)}" if with_spread and spread is not None else "")
+    return Text(f"{text}{MARKS[where] or ' '}", style="" if where in ("inside", "unjudged") else "red")
+
+
+def printable(text: str) -> str:
+    """Return a user's text without characters that could steer the terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+FIELDS = (
+    "row",
+    "role",
+    "status",
+    "metric",
+    "label",
+    "unit",
+    "target",
+    "value",
+    "standard_error",
+    "interval_low",
+    "interval_high",
+    "example_standard_error",
+    "band_low",
+    "band_high",
+    "p_value",
+    "in_band",
+    "n",
+    "per_seed",
+    "reason",
+)
+"""Of the CSV, one line for each row and metric. ``per_seed`` holds values with a space between them, ``nan`` for a failed seed."""
+
+COSTS = {"seconds": "s", "passes": "passes", "peak_memory_bytes": "bytes", "seconds_ratio": "", "passes_ratio": ""}
+"""Cost -> unit; costs follow the metrics of a row."""
+
+
+def csv(record: dict[str, Any]) -> str:
+    """Return the table as CSV with full precision: one line for each row and metric, and one for each cost; see ``FIELDS``.
+
+    A row without any model has one line, with its status and reason.
+    """
+    text = io.StringIO()
+    writer = csv_module.DictWriter(text, FIELDS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in record["table"]["rows"]:
+        known = {"row": row["name"], "role": row["role"], "status": row["status"], "reason": row["reason"] or ""}
+        lines = [*_metric_lines(row, record["table"]["metrics"]), *_cost_lines(record["cost"].get(row["name"]) or {})]
+        writer.writerows({**known, **line} for line in lines or [{}])
+    return text.getvalue()
+
+
+def _metric_lines(row: dict[str, Any], heads: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, cell in row["cells"].items():
+        interval, band = cell["interval"] or {}, cell["band"] or {}
+        plain = {key: _plain(cell[key]) for key in ("value", "standard_error", "example_standard_error", "p_value", "in_band", "n")}
+        yield plain | {
+            "metric": name,
+            "label": cell["label"],
+            "unit": cell["unit"],
+            "target": heads[name]["target"],
+            "interval_low": _plain(interval.get("low")),
+            "interval_high": _plain(interval.get("high")),
+            "band_low": _plain(band.get("low")),
+            "band_high": _plain(band.get("high")),
+            "per_seed": " ".join("nan" if value is None else repr(value) for value in cell["per_seed"]),
+        }
+
+
+def _cost_lines(cost: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, unit in COSTS.items():
+        if cost.get(name) is not None:
+            yield {"metric": name, "label": name.replace("_", " "), "unit": unit, "target": "report", "value": _plain(cost[name])}
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,0 +1,295 @@
+"""Views, components and the table: references first, bands, controls, words."""
+
+import json
+
+import numpy as np
+import pytest
+
+from expunge import registry, statistics
+from expunge.errors import BadInput
+from expunge.metrics import Failure, Target, View, default_metrics, evaluate, verdict
+from expunge.metrics.metric import Metric
+
+PARTS = {"forget": 300, "retain": 1500, "validation": 100, "test": 600, "unseen": 600}
+TRAINED, NEW = 7.0, 3.0
+
+
+def model(seed: int, **height: float) -> View:
+    """Return a model whose true-class logit is raised by ``height[part]`` over noise: more = better known."""
+    made, logits, labels = np.random.default_rng(seed), {}, {}
+    parts = {**PARTS, "test_forgotten": 100} if "test_forgotten" in height else PARTS
+    for position, (part, count) in enumerate(parts.items()):
+        y = np.random.default_rng(position).integers(0, 5, count)
+        z = made.normal(size=(count, 5))
+        z[np.arange(count), y] += height.get(part, NEW)
+        logits[part], labels[part] = z.astype(np.float32), y
+    return View(logits, labels)
+
+
+def originals(count: int = 4) -> list[View]:
+    return [model(seed, forget=TRAINED, retain=TRAINED) for seed in range(count)]
+
+
+def retrained(count: int = 4, first: int = 100) -> list[View]:
+    return [model(first + seed, forget=NEW, retain=TRAINED) for seed in range(count)]
+
+
+def metric(name: str) -> Metric:
+    return registry.find("metrics", name)()
+
+
+def cells(table: dict, row: str) -> dict:
+    return next(found for found in table["rows"] if found["name"] == row)["cells"]
+
+
+NAMES = [name for name in registry.names("metrics") if name != "metric"]
+
+
+def test_registry_holds_the_fast_suite():
+    wanted = """unlearning_accuracy retain_accuracy test_accuracy forgotten_class_test_accuracy fidelity relative_unlearning_accuracy
+        average_gap tug_of_war loss_auc entropy_auc modified_entropy_auc svc_membership threshold_membership jensen_shannon
+        activation_distance churn loss_overlap"""
+    assert set(wanted.split()) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_metric_declares_what_it_means(name):
+    found = metric(name)
+    view = model(0, test_forgotten=NEW)
+    estimate = found.compare(view, model(1, test_forgotten=NEW)) if found.is_pair() else found.measure(view)
+    assert found.label and found.unit in ("%", "nats", "") and isinstance(found.target, Target) and found.parts
+    assert np.isfinite(estimate.value) and estimate.n > 0
+    if found.limits:
+        assert found.limits[0] <= estimate.value <= found.limits[1]
+    if found.target in (Target.RETRAINED, Target.ZERO_UP_TO_BAND, Target.LOWER):
+        assert found.above
+    if found.target in (Target.RETRAINED, Target.HIGHER):
+        assert found.below
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metrics_read_the_declared_parts_only(name):
+    found, view = metric(name), model(0, test_forgotten=NEW)
+    needed = View({part: view.logits[part] for part in found.parts}, {part: view.labels[part] for part in found.parts})
+    for part in found.parts:
+        rest = [other for other in found.parts if other != part]
+        with pytest.raises(BadInput, match=part):
+            short = View({other: view.logits[other] for other in rest}, {other: view.labels[other] for other in rest})
+            found.compare(short, short) if found.is_pair() else found.measure(short)
+    value = found.compare(needed, needed).value if found.is_pair() else found.measure(needed).value
+    assert np.isfinite(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fidelity", 100), ("relative_unlearning_accuracy", 0), ("average_gap", 0), ("tug_of_war", 1),
+        ("jensen_shannon", 0), ("activation_distance", 0), ("churn", 0),
+    ],
+)  # fmt: skip
+def test_a_model_against_itself(name, value):
+    assert metric(name).compare(model(3), model(3)).value == pytest.approx(value, abs=1e-9)
+
+
+def test_accuracies_are_percentages_and_unlearning_accuracy_is_an_error():
+    view = model(0, retain=1)
+    right = np.mean(np.argmax(view.logits["retain"], axis=1) == view.labels["retain"])
+    assert metric("retain_accuracy").measure(view).value == pytest.approx(100 * right)
+    wrong = 1 - np.mean(np.argmax(view.logits["forget"], axis=1) == view.labels["forget"])
+    estimate = metric("unlearning_accuracy").measure(view)
+    assert estimate.value == pytest.approx(100 * wrong)
+    assert estimate.standard_error == pytest.approx(100 * np.sqrt(wrong * (1 - wrong) / 300))
+
+
+@pytest.mark.parametrize("name", ["loss_auc", "entropy_auc", "modified_entropy_auc"])
+def test_membership_areas_call_a_memorised_forget_set_a_member(name):
+    assert metric(name).measure(model(0, forget=TRAINED)).value > 0.8
+    assert metric(name).measure(model(0, forget=NEW)).value == pytest.approx(0.5, abs=0.06)
+    assert metric(name).measure(model(0, forget=0.5)).value < 0.4
+
+
+@pytest.mark.parametrize("name", ["svc_membership", "threshold_membership"])
+def test_membership_shares_are_nonmember_rates(name):
+    known, unknown = (metric(name).measure(model(0, forget=height, retain=TRAINED)).value for height in (TRAINED, NEW))
+    assert known < 30 < 70 < unknown
+
+
+def test_pair_metrics_refuse_other_examples():
+    view, other = model(0), model(1)
+    other.labels["forget"] = other.labels["forget"][::-1].copy()
+    with pytest.raises(BadInput, match="different examples"):
+        metric("fidelity").compare(view, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x, y: (x.astype(np.float64), y), "float32"),
+        (lambda x, y: (x, y.astype(np.int32)), "int64"),
+        (lambda x, y: (x[:-1], y), "labels"),
+        (lambda x, y: (np.where(np.arange(len(x))[:, None] == 3, np.float32(np.nan), x), y), "1 of 300 rows"),
+        (lambda x, y: (x, y + 1), "5 outputs"),
+        (lambda x, y: (x[:, :1], y), "at least 2"),
+    ],
+)
+def test_views_name_the_part_that_is_wrong(change, words):
+    good = model(0)
+    logits, labels = change(good.logits["forget"], good.labels["forget"])
+    with pytest.raises(BadInput, match=words) as raised:
+        View({**good.logits, "forget": logits}, {**good.labels, "forget": labels})
+    assert raised.value.where == "view.forget"
+
+
+def test_views_refuse_parts_without_labels_or_of_other_models():
+    good = model(0)
+    with pytest.raises(BadInput, match="different parts"):
+        View(good.logits, {"forget": good.labels["forget"]})
+    with pytest.raises(BadInput, match="numbers of outputs"):
+        View({**good.logits, "test": np.zeros((600, 6), dtype=np.float32)}, good.labels)
+    with pytest.raises(BadInput, match="holds no examples"):
+        good.margin("test_forgotten")
+
+
+def test_scores_are_computed_once_and_cannot_be_changed():
+    view = model(0)
+    assert view.loss("forget") is view.loss("forget")
+    with pytest.raises(ValueError, match="read-only"):
+        view.loss("forget")[0] = 1
+
+
+@pytest.fixture(scope="module")
+def table() -> dict:
+    unlearned = {
+        "good": retrained(first=300),
+        "damaged": [model(400 + seed, forget=2, retain=2, test=1, unseen=1) for seed in range(4)],
+        "nothing": originals(),
+        "broken": [retrained(first=500)[0], Failure("diverged", "the loss is not finite at step 3"), *retrained(first=520)[:2]],
+        "gone": [Failure("failed", "no memory")] * 4,
+    }
+    return evaluate(originals(), retrained(), unlearned, default_metrics("random"), "random")
+
+
+def test_table_is_plain_and_starts_with_the_references(table):
+    assert json.loads(json.dumps(table, allow_nan=False)) == table
+    assert [row["name"] for row in table["rows"]] == ["original", "retrained", "good", "damaged", "nothing", "broken", "gone"]
+    assert "forgotten_class_test_accuracy" not in table["metrics"]
+    assert table["metrics"]["loss_auc"]["target"] == "retrained"
+    assert table["metrics"]["churn"]["target"] == "zero_up_to_band"
+
+
+def test_verdicts(table):
+    said = {row["name"]: row["verdict"] for row in table["rows"]}
+    assert said["original"].startswith("fails: ") and "still looks like training data" in said["original"]
+    assert said["nothing"] == said["original"]
+    assert said["damaged"].startswith("fails: damages the model (") and said["damaged"].endswith("more")
+    for name in ("retrained", "good"):
+        assert said[name].startswith("no evidence of failure: inside the retrained band on ")
+    assert said["broken"] == "fails: diverged (1 of 4 seeds; number 1: the loss is not finite at step 3)"
+    assert said["gone"] == "fails: failed (4 of 4 seeds; number 0: no memory)"
+    assert not [text for text in said.values() if not text.startswith(("fails: ", "no evidence of failure: "))]
+
+
+def test_failed_seeds_stay_visible(table):
+    cell = cells(table, "broken")["retain_accuracy"]
+    assert cell["per_seed"][1] is None and sum(value is not None for value in cell["per_seed"]) == 3
+    assert cells(table, "gone") == {}
+
+
+def test_cells_hold_means_over_seeds_and_their_errors(table):
+    cell = cells(table, "good")["loss_auc"]
+    values = [metric("loss_auc").measure(view).value for view in retrained(first=300)]
+    assert cell["per_seed"] == pytest.approx(values) and cell["value"] == pytest.approx(np.mean(values))
+    assert cell["standard_error"] == pytest.approx(np.std(values, ddof=1) / 2)
+    assert cell["interval"]["low"] < cell["value"] < cell["interval"]["high"]
+
+
+def test_pair_metrics_are_paired_by_seed(table):
+    right = [metric("fidelity").compare(view, reference).value for view, reference in zip(originals(), retrained(), strict=True)]
+    shifted = [metric("fidelity").compare(view, reference).value for view, reference in zip(originals(), retrained()[::-1], strict=True)]
+    assert cells(table, "original")["fidelity"]["per_seed"] == pytest.approx(right)
+    assert right != pytest.approx(shifted)
+
+
+def test_gaps_are_those_of_the_seed_averages(table):
+    row = next(row for row in table["rows"] if row["name"] == "damaged")
+    assert row["gaps"]["RA"] == pytest.approx(
+        row["cells"]["retain_accuracy"]["value"] - cells(table, "retrained")["retain_accuracy"]["value"]
+    )
+    parts = [abs(value) for name, value in row["gaps"].items() if name != "average"]
+    assert len(parts) == 4 and row["gaps"]["average"] == pytest.approx(np.mean(parts))
+
+
+def test_harmless_sides_never_fail(table):
+    # The same retrained models again: distance 0 to the reference, far below two retrained models' distance.
+    again = evaluate(originals(), retrained(), {"copy": retrained()}, default_metrics("random"), "random")
+    for name in ("churn", "jensen_shannon", "activation_distance", "fidelity"):
+        assert cells(again, "copy")[name]["p_value"] == 1 and cells(again, "copy")[name]["in_band"]
+
+
+def test_control_row_is_not_circular():
+    odd = [*retrained(7), model(900, forget=TRAINED, retain=TRAINED)]
+    table = evaluate(odd, odd, {}, [metric("loss_auc")], "random")
+    cell = cells(table, "retrained")["loss_auc"]
+    assert not cell["in_band"] and "number 7 is the farthest" in cell["note"]
+    # Judged against a band that holds the odd one itself, it would have passed.
+    values = np.array(cell["per_seed"])
+    assert statistics.prediction_band(values).p_value(values[7]) > 0.05
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_thin_evidence_gives_no_band_and_says_why(count):
+    table = evaluate(originals(count), retrained(count), {"good": retrained(count, first=300)}, default_metrics("random"), "random")
+    json.dumps(table, allow_nan=False)
+    cell = cells(table, "good")["churn"]
+    assert (cell["band"], cell["in_band"], cell["p_value"]) == (None, None, None)
+    assert "needs 3 retrained models" in cell["band_reason"]
+    assert "needs 3" in table["metrics"]["churn"]["band_reason"]
+    said = {row["name"]: row["verdict"] for row in table["rows"]}
+    assert said["retrained"].startswith("no verdict: no test has a band (")
+    assert said["good"].startswith("no verdict" if count == 1 else "no evidence of failure")
+
+
+def test_a_false_alarm_is_rare_over_all_tests_of_a_row():
+    made, failed = np.random.default_rng(0), 0
+    chosen = [metric(name) for name in ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "loss_auc", "churn", "jensen_shannon")]
+    for _ in range(30):
+        seeds = made.integers(1000, 10**9, 8)
+        views = [model(int(seed), forget=NEW, retain=TRAINED) for seed in seeds]
+        table = evaluate(views[4:], views[:4], {}, chosen, "random")
+        failed += table["rows"][0]["verdict"].startswith("fails")
+    assert failed <= 4
+
+
+def test_class_request():
+    """Retrained models never name the class: every one misclassifies all of it, and the band still has a width."""
+    never = dict(forget=-30.0, unseen=-30.0, test_forgotten=-30.0, retain=TRAINED)
+    oracle = [model(100 + seed, **never) for seed in range(4)]
+    before = [model(seed, forget=TRAINED, retain=TRAINED, test_forgotten=NEW) for seed in range(4)]
+    ghost = [model(200 + seed, **{**never, "test_forgotten": 1.0}) for seed in range(4)]
+    table = evaluate(before, oracle, {"head only": ghost}, default_metrics("class"), "class")
+    cell = cells(table, "original")["unlearning_accuracy"]
+    assert cell["band"]["low"] < 100 == cell["band"]["high"] and not cell["in_band"]
+    assert cells(table, "retrained")["unlearning_accuracy"]["in_band"]
+    assert "still recognises unseen images of the forgotten classes" in table["rows"][2]["verdict"]
+
+
+def test_rows_must_match_the_seeds():
+    some = [metric("loss_auc")]
+    with pytest.raises(BadInput, match="3 outcomes for 4 seeds"):
+        evaluate(originals(), retrained(), {"good": retrained(3)}, some, "random")
+    with pytest.raises(BadInput, match="only 3 retrained"):
+        evaluate(originals(), retrained(3), {}, some, "random")
+    with pytest.raises(BadInput, match="reference row"):
+        evaluate(originals(), retrained(), {"retrained": retrained()}, some, "random")
+    with pytest.raises(BadInput, match="Train them first"):
+        evaluate([], [], {}, some, "random")
+
+
+def test_metrics_that_do_not_apply_are_listed():
+    table = evaluate(originals(), retrained(), {}, [metric("loss_auc"), metric("forgotten_class_test_accuracy")], "random")
+    assert table["skipped"] == {"forgotten_class_test_accuracy": "does not apply to a random request"}
+
+
+def test_verdict_never_claims_more_than_no_evidence():
+    row = {"status": "finished", "cells": {}}
+    assert verdict(row) == "no verdict: no test has a band"

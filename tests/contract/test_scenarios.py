@@ -1,0 +1,284 @@
+"""Every scenario: what it promises about the forget set, and the requests that are refused before any work."""
+
+import numpy as np
+import pytest
+import torch
+
+from expunge import config, registry
+from expunge.data.dataset import Data, from_tensors
+from expunge.data.split import Split, make_split
+from expunge.errors import BadInput
+
+CLASS_NAMES = ("ant", "bee", "cat", "dog", "eel")
+TRAIN, TEST = 500, 150
+
+
+def make_data() -> Data:
+    made = torch.Generator().manual_seed(0)
+    x = torch.randint(1, 255, (TRAIN + TEST, 1, 8, 8), dtype=torch.uint8, generator=made)
+    y = torch.arange(TRAIN + TEST) * 7 % 5
+    return from_tensors(x[:TRAIN], y[:TRAIN], x[TRAIN:], y[TRAIN:], name="pets", class_names=CLASS_NAMES)
+
+
+DATA = make_data()
+LABELS = DATA.labels.numpy()
+TRAINABLE = make_split(DATA, config.build("scenarios", "random", "forget"), 0).train.tolist()
+EXAMPLES = {"ids": {"ids": TRAINABLE[3:40:4]}}
+"""Fields for the scenarios that mean nothing without any."""
+
+
+def split(name: str, seed: int = 0, data: Data = DATA, **fields) -> Split:
+    return make_split(data, config.build("scenarios", {"name": name, **fields}, "forget"), seed)
+
+
+@pytest.fixture(params=registry.names("scenarios"))
+def name(request) -> str:
+    return request.param
+
+
+def test_parts_are_disjoint_and_cover_everything(name):
+    made = split(name, **EXAMPLES.get(name, {}))
+    train = np.concatenate([made.forget, made.retain, made.validation, made.validation_forgotten])
+    test = np.concatenate([made.test, made.test_forgotten])
+    assert sorted(train.tolist()) == list(range(TRAIN))
+    assert sorted(test.tolist()) == list(range(TRAIN, TRAIN + TEST))
+    assert len(made.unseen) and set(made.unseen.tolist()) <= set(test.tolist())
+    for part in ("forget", "retain", "validation", "test", "unseen"):
+        index = made.index(part)
+        assert index.dtype == np.int64 and len(index) and (np.diff(index) > 0).all()
+    assert made.train.tolist() == sorted([*made.forget.tolist(), *made.retain.tolist()])
+
+
+def test_same_seed_same_split_and_validation_is_shared_by_all_scenarios(name):
+    fields = EXAMPLES.get(name, {})
+    assert split(name, 0, **fields).content_hash == split(name, 0, **fields).content_hash
+    held_out = [np.sort(np.concatenate([made.validation, made.validation_forgotten])) for made in (split(name, **fields), split("random"))]
+    assert held_out[0].tolist() == held_out[1].tolist()
+    assert np.bincount(LABELS[held_out[0]]).tolist() == [10] * 5
+
+
+@pytest.mark.parametrize(
+    "name, fields",
+    [("random", {}), ("subclass", {}), ("class", {"count": 2}), ("label_noise", {}), ("poisoned", {}), ("random", {"balanced": True})],
+)
+def test_seed_zero_is_a_seed_and_seeds_differ(name, fields):
+    chosen = [tuple(split(name, seed, **fields).forget.tolist()) for seed in range(8)]
+    assert len(set(chosen)) >= 6 and chosen[0] != chosen[1]
+    assert split("random", 0).validation.tolist() != split("random", 1).validation.tolist()
+
+
+def test_scenario_survives_yaml(name):
+    made = split(name, **EXAMPLES.get(name, {}))
+    rebuilt = config.build("scenarios", config.parse_yaml(config.to_yaml(made.scenario), "forget"), "forget")
+    assert make_split(DATA, rebuilt, 0).content_hash == made.content_hash
+
+
+def test_random_takes_a_share_or_a_number_and_smaller_sets_are_nested():
+    assert len(split("random").forget) == 45
+    assert len(split("random", fraction=0.5).forget) == 225
+    small, large = split("random", count=7), split("random", count=60)
+    assert len(small.forget) == 7 and set(small.forget) < set(large.forget)
+    assert small.kind == "random" and small.forget_classes == ()
+    assert np.bincount(LABELS[split("random", count=22, balanced=True).forget]).tolist().count(4) == 3
+
+
+@pytest.mark.parametrize("classes, labels", [("bee", [1]), (3, [3]), (["Cat", "0"], [0, 2]), ([4, "ant", 1], [0, 1, 4])])
+def test_class_takes_names_and_numbers_and_sets_their_test_images_apart(classes, labels):
+    made = split("class", classes=classes)
+    assert made.forget_classes == tuple(labels) and made.kind == "class"
+    assert set(LABELS[made.forget]) == set(labels) and not set(LABELS[made.retain]) & set(labels)
+    for kept, gone in (("test", "test_forgotten"), ("validation", "validation_forgotten")):
+        assert not set(LABELS[made.index(kept)]) & set(labels) and set(LABELS[made.index(gone)]) == set(labels)
+    assert made.unseen.tolist() == made.test_forgotten.tolist()
+
+
+def test_what_is_meant_can_follow_a_colon(tmp_path):
+    assert split("class:dog").forget_classes == split("class:3").forget_classes == (3,)
+    assert set(LABELS[split("subclass:eel", count=5).forget]) == {4}
+    (tmp_path / "request.txt").write_text(f"{TRAINABLE[0]} {TRAINABLE[9]}")
+    assert split(f"ids:{tmp_path / 'request.txt'}").forget.tolist() == [TRAINABLE[0], TRAINABLE[9]]
+
+
+def test_class_list_from_a_file(tmp_path):
+    (tmp_path / "list.txt").write_text("bee\n\n 4 \n")
+    assert split("class", file=tmp_path / "list.txt").forget_classes == (1, 4)
+
+
+def test_a_name_that_is_a_number_goes_before_the_number():
+    shifted = from_tensors(*_arrays(), class_names=("4", "3", "2", "1", "0"))
+    assert split("class", data=shifted, classes="4").forget_classes == (0,)
+
+
+def _arrays():
+    x = torch.cat([x for x, _ in DATA.source.batches(torch.arange(650), 650, augment=False, seed=0, epoch=0)])
+    x = (x * 255).round().to(torch.uint8)
+    return x[:TRAIN], LABELS[:TRAIN], x[TRAIN:], LABELS[TRAIN:]
+
+
+def test_subclass_leaves_the_class_in_the_test_set_and_is_compared_with_it():
+    made = split("subclass", of_class="dog", count=20)
+    assert len(made.forget) == 20 and set(LABELS[made.forget]) == {3}
+    assert made.kind == "subclass" and made.forget_classes == () and not len(made.test_forgotten)
+    assert len(made.test) == TEST and set(LABELS[made.unseen]) == {3} and len(made.unseen) == 30
+
+
+@pytest.mark.parametrize("name", ["subclass", "ids"])
+def test_a_forget_set_that_is_a_whole_class_counts_as_one_whatever_its_name(name):
+    wanted = split("class", classes=2)
+    fields = {"subclass": {"of_class": 2, "fraction": 1.0}, "ids": {"ids": wanted.forget.tolist()}}[name]
+    made = split(name, **fields)
+    assert made.kind == "class" and made.forget_classes == (2,)
+    for part in ("forget", "retain", "test", "test_forgotten", "unseen", "validation"):
+        assert made.index(part).tolist() == wanted.index(part).tolist()
+
+
+def test_ids_that_cover_one_class_and_touch_another():
+    whole, other = split("class", classes=2).forget.tolist(), [i for i in TRAINABLE if LABELS[i] == 4][:3]
+    made = split("ids", ids=whole + other)
+    assert made.kind == "random" and made.forget_classes == (2,)
+    assert set(LABELS[made.unseen]) == {2, 4} and 2 not in LABELS[made.test] and 4 in LABELS[made.test]
+    assert split("ids", ids=other).kind == "subclass"
+
+
+@pytest.mark.parametrize(
+    "text", ["{0},{1},{2}", "{0}\n{1}\n{2}\n", "id\n{0}\n{1}\n{2}", "name, index\na,{0}\nb,{1}\n\nc,{2}", "{0} {1}\t{2}"]
+)
+def test_ids_from_a_file(tmp_path, text):
+    path, ids = tmp_path / "request.csv", TRAINABLE[5:8]
+    path.write_text(text.format(*ids))
+    assert split("ids", file=path).forget.tolist() == ids
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "holds no numbers"),
+        ("3\nfour\n", r"line 2: 'four' is not a whole number"),
+        ("3.5", "not a (whole )?number"),
+        ("a,b\n1,2", "has the columns a, b"),
+        ("id,name\n1,x\n,y", "line 3: '' is not a whole number"),
+    ],
+)
+def test_id_files_that_cannot_be_used(tmp_path, text, message):
+    (tmp_path / "request.csv").write_text(text)
+    with pytest.raises(BadInput, match=message):
+        split("ids", file=tmp_path / "request.csv")
+    with pytest.raises(BadInput, match="cannot be read"):
+        split("ids", file=tmp_path / "nothing.csv")
+
+
+HELD_OUT = split("random").validation.tolist()
+REFUSED = [
+    ("random", {"fraction": 0.0}, "the forget set is empty"),
+    ("random", {"fraction": 0.0001}, "the forget set is empty"),
+    ("random", {"fraction": 1.0}, "the whole training set of 450"),
+    ("random", {"count": 450}, "the whole training set"),
+    ("random", {"count": 451}, r"forget.count: there are 450 .* got 451"),
+    ("random", {"count": 3, "fraction": 0.1}, "one of the two is allowed"),
+    ("class", {"classes": [0, 1, 2, 3, 4]}, "the whole training set"),
+    ("class", {"classes": []}, "the forget set is empty"),
+    ("class", {"classes": "dgo"}, r"forget.classes: pets has no class 'dgo'. Did you mean 'dog'\?"),
+    ("class", {"classes": 5}, "classes 0 to 4, got 5"),
+    ("class", {"classes": -1}, "no class -1"),
+    ("class", {"classes": ["bee", 1]}, "named more than once"),
+    ("class", {"classes": 1, "count": 1}, "one of them is allowed"),
+    ("class", {"count": 5}, "At least one must be left"),
+    ("class", {"classes": True}, "forget.classes"),
+    ("subclass", {"of_class": True}, "forget.of_class"),
+    ("subclass", {"count": 91}, "there are 90"),
+    ("subclass", {"of_class": "cow"}, "no class 'cow'"),
+    ("ids", {}, "exactly one of them is needed"),
+    ("ids", {"ids": []}, "the forget set is empty"),
+    ("ids", {"ids": TRAINABLE}, "the whole training set"),
+    ("ids", {"ids": [TRAINABLE[0], TRAINABLE[0]]}, "named more than once"),
+    ("ids", {"ids": HELD_OUT[:1]}, "in the validation part"),
+    ("ids", {"ids": HELD_OUT}, r"50 indices \(.*, ...\) are in the validation part"),
+    ("ids", {"ids": [TRAIN]}, "in the test part"),
+    ("ids", {"ids": [TRAIN + TEST]}, "out of range: training examples are 0 to 499"),
+    ("ids", {"ids": [-1]}, "forget.ids"),
+    ("ids", {"ids": [1.5]}, "forget.ids"),
+    ("label_noise", {"fraction": 0.0}, "the forget set is empty"),
+    ("label_noise", {"noise": "pairs"}, "Did you mean 'pairwise'"),
+    ("poisoned", {"size": 7}, "does not fit"),
+    ("poisoned", {"fraction": 0.95}, "of other classes than the target"),
+    ("poisoned", {"target": "cow"}, "no class 'cow'"),
+]
+
+
+@pytest.mark.parametrize("name, fields, message", REFUSED)
+def test_requests_that_are_refused(name, fields, message):
+    with pytest.raises(BadInput, match=message):
+        split(name, **fields)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.0, "0", True, None])
+def test_seeds_that_are_refused(seed):
+    with pytest.raises(BadInput, match="seed: expected an integer"):
+        split("random", seed)
+
+
+def test_validation_fraction_is_checked_and_may_be_zero():
+    scenario = config.build("scenarios", "random", "forget")
+    for wrong in (-0.1, 1.0):
+        with pytest.raises(BadInput, match="validation_fraction"):
+            make_split(DATA, scenario, 0, wrong)
+    assert len(make_split(DATA, scenario, 0, 0.0).validation) == 0
+    assert np.bincount(LABELS[make_split(DATA, scenario, 0, 0.2).validation]).tolist() == [20] * 5
+
+
+def test_a_class_without_test_examples_cannot_be_measured():
+    x, y, tx, ty = _arrays()
+    data = from_tensors(x, y, tx[ty != 3], ty[ty != 3], class_names=CLASS_NAMES)
+    with pytest.raises(BadInput, match=r"no test example is of the forgotten classes \(dog\)"):
+        split("class", data=data, classes=3)
+
+
+@pytest.mark.parametrize("noise", ["uniform", "pairwise"])
+def test_label_noise_is_in_the_training_data_of_every_stage(noise):
+    made = split("label_noise", fraction=0.2, noise=noise)
+    altered = made.apply(DATA)
+    wrong, right = altered.labels.numpy()[made.forget], LABELS[made.forget]
+    assert (wrong != right).all() and len(made.forget) == 90
+    shifts = set(((wrong - right) % 5).tolist())
+    assert shifts == ({1} if noise == "pairwise" else {1, 2, 3, 4})
+    others = np.setdiff1d(np.arange(TRAIN + TEST), made.forget)
+    assert (altered.labels.numpy()[others] == LABELS[others]).all() and (DATA.labels.numpy() == LABELS).all()
+    (batch,) = made.stream("forget", DATA).batches(200)
+    assert batch.y.tolist() == wrong.tolist() == made.stream("forget", DATA).labels.tolist()
+    assert altered.fingerprint != DATA.fingerprint and made.apply(altered) is altered
+
+
+def test_poisoned_pictures_carry_the_square_and_the_target_label():
+    made = split("poisoned", target="cat", count=30)
+    assert 2 not in LABELS[made.forget] and made.kind == "random"
+    (batch,) = made.stream("forget", DATA).batches(100)
+    (clean,) = (x for x, _ in DATA.source.batches(torch.from_numpy(made.forget), 100, augment=False, seed=0, epoch=0))
+    assert set(batch.y.tolist()) == {2}
+    assert (batch.x[:, :, 2:6, 2:6] == 0).all()
+    outside = torch.ones(8, 8, dtype=torch.bool)
+    outside[2:6, 2:6] = False
+    assert torch.equal(batch.x[..., outside], clean[..., outside])
+    (kept,) = made.stream("retain", DATA).batches(1000)
+    assert torch.equal(kept.y, DATA.labels[made.retain]) and not (kept.x[:, :, 2:6, 2:6] == 0).all()
+
+
+def test_attack_success_leaves_out_the_target_class():
+    made = split("poisoned", target=2, count=30)
+    triggered = made.triggered_test(DATA)
+    (batch,) = triggered.batches(1000)
+    assert len(triggered) == TEST - 30 and 2 not in LABELS[batch.index] and set(batch.y.tolist()) == {2}
+    assert (batch.x[:, :, 2:6, 2:6] == 0).all()
+    (clean,) = made.stream("test", DATA).batches(1000)
+    assert torch.equal(clean.y, DATA.labels[made.test]) and not (clean.x[:, :, 2:6, 2:6] == 0).all()
+    assert split("random").triggered_test(DATA) is None
+
+
+def test_square_is_white_on_dark_corners_and_an_invisible_one_is_refused():
+    x, y, tx, ty = _arrays()
+    dark = from_tensors(x * 0, y, tx * 0, ty)
+    assert split("poisoned", data=dark).alteration.trigger.value == 255
+    assert split("poisoned").alteration.trigger.value == 0
+    with pytest.raises(BadInput, match="a black square changes 0%"):
+        split("poisoned", data=dark, shade="black")
+    with pytest.raises(BadInput, match="needs uint8 pictures"):
+        split("poisoned", data=from_tensors(x / 255, y, tx / 255, ty))

@@ -1,0 +1,197 @@
+"""The Python interface, as people with their own model and data use it."""
+
+import copy
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+import expunge
+from conftest import CLASSES, SIZE, SOURCE, make_net, split, trained_net
+from expunge.errors import BadInput, NotApplicable
+
+X, Y = next(SOURCE.batches(torch.arange(len(SOURCE)), len(SOURCE), augment=False, seed=0, epoch=0))
+
+
+def pairs(kind: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return forget and retain as pairs of tensors."""
+    return {name: (X[index], Y[index]) for name, index in split(kind).items()}
+
+
+class Pictures(Dataset):
+    """A map-style dataset without any further help."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def __len__(self):
+        return len(self.index)
+
+    def __getitem__(self, position):
+        return X[self.index[position]], int(Y[self.index[position]])
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_unlearn_returns_a_copy_and_a_record(kind):
+    model, data = trained_net(), pairs(kind)
+    before = state(model)
+    done = expunge.unlearn(model, "finetune", forget=data["forget"], retain=data["retain"], epochs=1, lr=0.01)
+    assert same(before, model.state_dict())
+    assert not same(before, done.model.state_dict())
+    assert done.record["kind"] == kind
+    assert done.record["method"]["lr"] == 0.01
+    assert done.record["sizes"] == {"forget": len(data["forget"][1]), "retain": len(data["retain"][1])}
+    assert done.record["cost"]["backward"] == len(data["retain"][1])
+    assert not done.model.training
+    assert type(done.model) is type(model)
+
+
+def test_inplace_writes_into_the_model():
+    model, data = trained_net(), pairs("random")
+    done = expunge.unlearn(model, "finetune", forget=data["forget"], retain=data["retain"], epochs=1, inplace=True)
+    assert done.model is model
+    assert not same(state(trained_net()), model.state_dict())
+
+
+def test_tensors_datasets_and_loaders_give_the_same_weights():
+    index, data = split("random"), pairs("random")
+    forms = [
+        (data["forget"], data["retain"]),
+        (TensorDataset(*data["forget"]), TensorDataset(*data["retain"])),
+        (Pictures(index["forget"]), Pictures(index["retain"])),
+        (DataLoader(Pictures(index["forget"]), batch_size=3), DataLoader(Pictures(index["retain"]), batch_size=5, shuffle=True)),
+        (Subset(TensorDataset(X, Y), index["forget"].tolist()), Subset(TensorDataset(X, Y), index["retain"].tolist())),
+    ]
+    results = [expunge.unlearn(trained_net(), "salun", forget=f, retain=r, epochs=1).model.state_dict() for f, r in forms]
+    for other in results[1:]:
+        assert same(results[0], other)
+
+
+def test_seed_decides_the_result():
+    data = pairs("random")
+
+    def run(seed):
+        return expunge.unlearn(
+            trained_net(), "random_label", forget=data["forget"], retain=data["retain"], seed=seed, epochs=1
+        ).model.state_dict()
+
+    assert same(run(0), run(0))
+    assert not same(run(0), run(1))
+
+
+def test_addons_by_name_and_with_fields():
+    data = pairs("random")
+    done = expunge.unlearn(
+        trained_net(),
+        "finetune",
+        forget=data["forget"],
+        retain=data["retain"],
+        epochs=1,
+        addons=[{"name": "saliency_mask", "density": 0.3}, "sam"],
+    )
+    assert [addon["name"] for addon in done.record["addons"]] == ["saliency_mask", "sam"]
+    assert done.record["addons"][0]["density"] == 0.3
+
+
+def test_a_method_without_retain_data_runs_without_it():
+    data = pairs("class")
+    done = expunge.unlearn(trained_net(), "delete", forget=data["forget"], kind="class", epochs=1)
+    assert done.record["kind"] == "class"
+
+
+def test_kind_is_found_from_the_labels():
+    data = pairs("subclass")
+    assert expunge.unlearn(trained_net(), "finetune", forget=data["forget"], retain=data["retain"], epochs=1).record["kind"] == "subclass"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "sallun"}, "Did you mean 'salun'"),
+        ({"retain": None}, "needs retain data"),
+        ({"epochs": 2.5}, "method.epochs: expected a positive integer, got 2.5"),
+        ({"forget": (X[:0], Y[:0])}, "forget"),
+        ({"forget": (X[:4], Y[:4] + 90)}, "labels go from"),
+        ({"forget": (X[:4] * float("nan"), Y[:4])}, "not finite"),
+        ({"forget": [1, 2, 3]}, "forget: expected a pair"),
+        ({"kind": "sub"}, "kind"),
+    ],
+)
+def test_wrong_input_teaches(change, message):
+    data = pairs("random")
+    arguments = {"method": "salun", "forget": data["forget"], "retain": data["retain"], **change}
+    with pytest.raises(BadInput, match=message):
+        expunge.unlearn(trained_net(), **arguments)
+
+
+def test_weights_that_are_not_finite_are_refused():
+    model, data = trained_net(), pairs("random")
+    with torch.no_grad():
+        model[0].weight[0] = float("inf")
+    with pytest.raises(BadInput, match="0.weight"):
+        expunge.unlearn(model, "salun", forget=data["forget"], retain=data["retain"])
+
+
+def test_class_only_method_refuses_a_random_subset():
+    data = pairs("random")
+    with pytest.raises(NotApplicable, match="random"):
+        expunge.unlearn(trained_net(), "head_surgery", forget=data["forget"], retain=data["retain"])
+
+
+def test_divergence_leaves_the_model_as_it_was():
+    model, data = trained_net(), pairs("random")
+    before = state(model)
+    with pytest.raises(expunge.errors.Diverged, match="diverged at step"):
+        expunge.unlearn(model, "finetune", forget=data["forget"], retain=data["retain"], lr=1e9, epochs=5)
+    assert same(before, model.state_dict())
+
+
+def test_train_and_evaluate(tmp_path):
+    data = pairs("random")
+    train = (X[:SIZE], Y[:SIZE])
+    originals, oracles = [], []
+    for seed in range(4):
+        original, oracle = make_net(seed), make_net(seed)
+        expunge.train(original, train, "tiny", seed=seed, epochs=6)
+        expunge.train(oracle, data["retain"], "tiny", seed=seed, epochs=6)
+        originals.append(original)
+        oracles.append(oracle)
+    unlearned = [
+        expunge.unlearn(model, "finetune", forget=data["forget"], retain=data["retain"], seed=seed, epochs=2).model
+        for seed, model in enumerate(originals)
+    ]
+    counted = []
+    originals[0].register_forward_hook(lambda module, inputs, output: counted.append(len(inputs[0])))
+    table = expunge.evaluate(
+        originals, {"finetune": unlearned}, retrained=oracles, forget=data["forget"], retain=data["retain"], test=(X[SIZE:], Y[SIZE:])
+    )
+    assert [row["name"] for row in table["rows"]] == ["original", "retrained", "finetune"]
+    original, oracle = (row["cells"]["loss_auc"] for row in table["rows"][:2])
+    assert original["value"] > oracle["value"] + 0.1
+    assert original["in_band"] is False
+    assert sum(counted) == SIZE + 100 + 2, "each example once, and two to find the number of outputs"
+
+
+def test_catalogue_lists_what_the_registry_has():
+    from expunge import registry
+
+    for kind in registry.PACKAGES:
+        entries = expunge.catalogue(kind)
+        assert [entry["name"] for entry in entries] == registry.names(kind)
+        assert all(entry["summary"] for entry in entries)
+
+
+def test_a_model_is_never_wrapped():
+    model = copy.deepcopy(trained_net())
+    data = pairs("random")
+    done = expunge.unlearn(model, "finetune", forget=data["forget"], retain=data["retain"], epochs=1)
+    assert list(done.model.state_dict()) == list(model.state_dict())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in [*done.model.modules(), *model.modules()])
+    assert done.model[-1].out_features == CLASSES
