@@ -179,7 +179,7 @@ def _describe(kind: Any, metadata: Iterable[Any] = ()) -> str:
     if bounds == {"ge": 0, "le": 1}:
         return words + " from 0 to 1"
     limits = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    return " ".join([words, " and ".join(f"{limits[side]} {bound:g}" for side, bound in bounds.items())]).strip()
+    return " ".join([words, " and ".join(f"{limits[side]} {bounds[side]:g}" for side in limits if side in bounds)]).strip()
 
 
 def _describe_type(kind: Any) -> str:

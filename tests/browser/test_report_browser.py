@@ -117,12 +117,14 @@ def test_it_draws_in_both_themes_and_widths_without_a_console_line(report, folde
 
 @pytest.mark.parametrize("width", [1280, 360])
 def test_the_page_itself_never_scrolls_sideways(report, folder, width):
-    script = f"""
-        const frame = document.createElement("div");
-        document.body.style.width = "{width}px";
-        dispatchEvent(new Event("resize"));
-        return [document.body.scrollWidth, document.body.clientWidth];"""
-    scroll, client = answer(report, folder, script, "--window-size=1280,6000")
+    measure = "parent.postMessage([document.documentElement.scrollWidth, document.documentElement.clientWidth], '*')"
+    with_script(report, "inner.html", measure)
+    outer = folder / f"outer-{width}.html"
+    listen = "<script>addEventListener('message', (event) => { document.title = JSON.stringify(event.data); })</script>"
+    outer.write_text(f'{listen}<iframe src="inner.html" style="border:0;width:{width}px;height:6000px"></iframe>')
+    text, console = browse(outer, folder / f"profile-outer-{width}", "--dump-dom", f"--window-size={max(width, 500)},6000")
+    assert console == []
+    scroll, client = json.loads(re.search(r"<title>(.*?)</title>", text)[1])
     assert client == width
     assert scroll <= client
 
@@ -148,19 +150,21 @@ def test_sorting_keeps_the_reference_rows_and_puts_lost_rows_last(report, folder
 def test_the_charts_show_the_numbers_of_the_record(report, folder):
     script = """
         const record = JSON.parse(document.getElementById("expunge-records").textContent)[0];
-        const cost = document.querySelector(".cost-chart").data.flatMap((trace) => trace.text.map((name, at) => [name, trace.x[at], trace.y[at]]));
-        const losses = document.querySelector(".loss-chart").data.filter((trace) => trace.name === "forget").map((trace) => trace.y.slice(0, -1));
+        const points = () => document.querySelector(".cost-chart").data
+            .flatMap((trace) => trace.text.map((name, at) => [name, trace.x[at], trace.y[at]]));
+        const cost = points();
+        const losses = document.querySelector(".loss-chart").data
+            .filter((trace) => trace.name === "forget").map((trace) => trace.y.slice(0, -1));
         const select = document.querySelector(".closeness");
         select.value = "churn";
         select.dispatchEvent(new Event("change"));
-        const churn = document.querySelector(".cost-chart").data.flatMap((trace) => trace.text.map((name, at) => [name, trace.y[at]]));
-        return { record, cost, losses, churn };"""
+        return { record, cost, losses, churn: points() };"""
     found = answer(report, folder, script, "--window-size=1280,6000")
     rows = {row["name"]: row for row in found["record"]["table"]["rows"]}
     assert {name for name, *_ in found["cost"]} == {"retrained", *METHODS}
     for name, x, _ in found["cost"]:
         assert x == found["record"]["cost"][name]["seconds_ratio"]
-    for name, y in found["churn"]:
+    for name, _, y in found["churn"]:
         assert y == rows[name]["cells"]["churn"]["value"]
     held = found["record"]["histograms"]["loss"]["rows"]
     assert found["losses"][:2] == [held["original"]["forget"], held["retrained"]["forget"]]

@@ -1,8 +1,8 @@
 """A context for any method and add-on of the registry, on data that notice who reads them."""
 
 import torch
-from conftest import CLASSES, SIZE, SOURCE, split, trained_net
 
+from conftest import CLASSES, SIZE, SOURCE, split, trained_net
 from expunge import registry
 from expunge.engine.context import Context
 from expunge.engine.phase import Phase
@@ -50,7 +50,9 @@ def all_streams(kind: str) -> dict[str, torch.Tensor]:
 def small(kind: str, name: str, **fields):
     """Return a component that runs quickly."""
     component = registry.find(kind, name)(**fields)
-    quick = {key: value for key, value in {**SMALL, **EAGER.get(name, {})}.items() if key in type(component).model_fields and key not in fields}
+    quick = {
+        key: value for key, value in {**SMALL, **EAGER.get(name, {})}.items() if key in type(component).model_fields and key not in fields
+    }
     return component.but(**quick) if quick else component
 
 

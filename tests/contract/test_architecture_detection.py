@@ -68,6 +68,18 @@ class Tokens(nn.Module):
         return self.head(self.embed(x).flatten(2).transpose(1, 2)).mean(1)
 
 
+class Auxiliary(nn.Module):
+    """Returns a second output in training, as Inception does."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.auxiliary, self.head = nn.Linear(3 * 16 * 16, 8), nn.Linear(8, 5), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.embed(x.flatten(1))
+        return (self.head(x), self.auxiliary(x)) if self.training else self.head(x)
+
+
 def stages():
     unit = lambda: nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())  # noqa: E731
     body = nn.ModuleDict({"stem": nn.Conv2d(3, 8, 3), "stage1": nn.Sequential(unit(), unit()), "stage2": nn.Sequential(unit())})
@@ -80,6 +92,7 @@ ODD = {
     "pooled, then a convolution": (lambda: ConvolutionHead(True), "3", ("0", "3")),
     "convolution, then pooled": (lambda: ConvolutionHead(False), "2", ("0", "2")),
     "mean of logits over tokens": (Tokens, "head", ("embed", "head")),
+    "second output in training": (Auxiliary, "head", ("embed", "head")),
     "stages": (stages, "net.7", ("net.0", "net.1.0", "net.1.1", "net.2.0", "net.7")),
     "linear": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)), "1", ("1",)),
 }
@@ -205,6 +218,21 @@ def test_serves_copies_and_reparametrised_models():
     assert bound.head is other.net.fc and found.head is model.net.fc
     logits, features = found.forward_with_features(other.eval(), x)
     assert torch.allclose(bound.logits(features), logits, atol=1e-5)
+
+
+def test_heads_that_give_zeros_are_not_told_apart():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 2), nn.Linear(4, 2)
+            for parameter in self.parameters():
+                nn.init.zeros_(parameter)
+
+        def forward(self, x):
+            return (self.a(x) + self.b(x)) / 2
+
+    with pytest.raises(BadInput, match="a, b"):
+        Architecture(Two(), torch.rand(2, 4))
 
 
 def test_a_named_head_is_taken():

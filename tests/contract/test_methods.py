@@ -159,7 +159,10 @@ def field_problems(component: type[Component]) -> list[str]:
 def _inner(field) -> list[object]:
     """Return the rules of the parts of ``Annotated[...] | None`` and ``tuple[Annotated[...], ...]``."""
     return [rule for part in get_args(field.annotation) for rule in getattr(part, "__metadata__", ())] + [
-        bound for part in get_args(field.annotation) for rule in getattr(part, "__metadata__", ()) for bound in getattr(rule, "metadata", ())
+        bound
+        for part in get_args(field.annotation)
+        for rule in getattr(part, "__metadata__", ())
+        for bound in getattr(rule, "metadata", ())
     ]
 
 

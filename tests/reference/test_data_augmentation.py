@@ -69,6 +69,8 @@ def test_result_does_not_depend_on_batch_size_or_order():
 def test_seeds_and_epochs_differ_and_seed_zero_is_a_seed():
     source = TensorSource(pictures(40, 3, 8, 8), torch.arange(40), augmentation=Augmentation())
     made = {choice: collect(source, torch.arange(40), 16, seed=choice[0], epoch=choice[1]) for choice in [(0, 0), (0, 1), (1, 0)]}
+    drawn = [draw(Augmentation(), *choice, torch.arange(40)) for choice in [(0, 0), (0, 1), (1, 0)]]
+    assert [torch.equal(one, other) for part in zip(*drawn, strict=True) for one, other in [part[:2], part[::2]]] == [False] * 6
     assert not torch.equal(made[0, 0], made[0, 1]) and not torch.equal(made[0, 0], made[1, 0])
     assert torch.equal(made[0, 0], collect(source, torch.arange(40), 16, seed=0, epoch=0))
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, make_context, make_net
 from torch import nn
 
+from conftest import make_context
 from expunge.data.source import TensorSource
 from expunge.engine.context import Context
 from expunge.engine.derivatives import (
@@ -220,7 +220,6 @@ def test_passes_are_charged():
     vector = {name: torch.ones_like(value) for name, value in context.model.named_parameters()}
     fisher_product(context, "forget", vector)
     assert context.cost.forward > 80 and context.cost.backward > 80
-    assert CLASSES == 5 and make_net()[-1].out_features == CLASSES
 
 
 def test_forward_mode_warns_nobody():

@@ -5,17 +5,16 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, make_context, trained_net
 from test_derivatives import literal_woodfisher, loop
 from torch import nn
 
+from conftest import CLASSES, make_context
 from expunge import registry
 from expunge.data.source import TensorSource
 from expunge.engine.context import Context
-from expunge.engine.derivatives import fisher_diagonal
 from expunge.engine.edits import Edit
 from expunge.engine.parameters import flat
-from expunge.engine.phase import Phase
+from expunge.engine.phase import Phase, run_phase
 from expunge.engine.run import run
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Progress
@@ -95,7 +94,9 @@ def wide_as_classes() -> nn.Module:
     """Return a net whose hidden layers are as wide as there are classes, which detection by shape takes for heads."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES), nn.ReLU(), nn.Linear(CLASSES, CLASSES), nn.ReLU(), nn.Linear(CLASSES, CLASSES))
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(192, CLASSES), nn.ReLU(), nn.Linear(CLASSES, CLASSES), nn.ReLU(), nn.Linear(CLASSES, CLASSES)
+        )
 
 
 def test_the_head_is_found_by_running_and_not_by_shape():
@@ -282,18 +283,12 @@ def test_other_weights_move_a_tenth_as_much():
         steps = Msg(epochs=1, slow=slow, reset=0.0).steps(context)
         apply(context, next(steps))
         before = copy.deepcopy(context.model.state_dict())
-        run_one(context, next(steps).but(steps=1, epochs=1))
+        run_phase(context, next(steps).but(steps=1, epochs=1))
         return {name: value - before[name] for name, value in context.model.named_parameters()}
 
     tenth, whole = movement(0.1), movement(1.0)
     torch.testing.assert_close(tenth["3.weight"], 0.1 * whole["3.weight"], rtol=1e-2, atol=2e-8)
     assert torch.equal(tenth["7.weight"], whole["7.weight"]) and whole["7.weight"].any()
-
-
-def run_one(context: Context, phase: Phase) -> None:
-    from expunge.engine.phase import run_phase
-
-    run_phase(context, phase)
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():
@@ -328,7 +323,3 @@ def test_source_001_multiplies_by_noise_where_both_gradients_are_small():
     assert len(ratio) > 500 and abs(float(ratio.mean())) < 0.1 and float(ratio.std()) == pytest.approx(1, rel=0.1)
     phase = next(steps)
     assert phase.mask is None and phase.optimizer.kind == "adam"
-
-
-def test_fisher_of_a_trained_net_is_not_constant():
-    assert float(flat(fisher_diagonal(make_context("random", net=trained_net()), "retain")).max()) > 0

@@ -205,6 +205,14 @@ class TestWhitening:
             assert history[0].abs().max() > 0
         assert found == {1: [False] * 3, 2: [True, False, False], 4: [True] * 3}
 
+    def test_new_random_weights_start_as_identities_like_the_first_ones(self):
+        fresh = context_of(whitened_model(), pictures(), torch.arange(60)).fresh_state("again")
+        first = whitened_model().state_dict()
+        assert fresh["net.whitening.bias"].abs().max() == 0
+        for name in ("net.groups.0.conv2.weight", "net.groups.2.conv1.weight"):
+            assert torch.equal(fresh[name][:8], first[name][:8])
+        assert not torch.equal(fresh["net.whitening.weight"], first["net.whitening.weight"])
+
     def test_averaging_over_the_mirror_image_is_part_of_the_model_in_evaluation_only(self):
         plain = whitened_model().net
         averaged = WhitenedNet(CLASSES, widths=(8, 8, 8), flip_average=True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from expunge.data.augmentation import Augmentation, Draws, Trigger, crop_and_flip, draw
 from expunge.errors import BadInput
@@ -183,8 +184,6 @@ class LoaderSource:
             yield x, self.labels[chunk].to(self.device)
 
     def _read(self, chunks: Sequence[Tensor]) -> Iterator["Tensor | _Refusal"]:
-        from torch.utils.data import DataLoader
-
         # A loader per pass: two streams of one source are read in turns, which workers kept between passes cannot do. Its own
         # generator keeps the loader from advancing the global one.
         return iter(
@@ -250,7 +249,7 @@ class _Refusal(NamedTuple):
     remedy: str
 
 
-class _Guarded:
+class _Guarded(Dataset):
     """A dataset whose `BadInput` comes out as a value."""
 
     def __init__(self, dataset: Any):

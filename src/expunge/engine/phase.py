@@ -578,7 +578,12 @@ class _effective_masks:  # noqa: N801 - a context manager reads better in lower 
 
 def _grad(loss: Tensor, parameters: list[nn.Parameter], retain: bool = False) -> Gradients:
     found = torch.autograd.grad(loss, parameters, retain_graph=retain, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    return [torch.zeros_like(p) if g is None else _laid_out_like(p, g) for p, g in zip(parameters, found, strict=True)]
+
+
+def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient in the parameter's memory layout, as ``backward`` does; optimisers and norms are slow on mixed ones."""
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 @torch.no_grad()

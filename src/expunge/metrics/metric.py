@@ -79,6 +79,11 @@ class Metric(Component):
         return cls.compare is not Metric.compare
 
     @classmethod
+    def needs_retrained(cls) -> bool:
+        """Return whether the metric means nothing without a retrained model."""
+        return cls.is_pair()
+
+    @classmethod
     def resolution(cls, n: int) -> float:
         """Return what one example of n changes, in the metric's unit; 0 for a metric that does not count."""
         return (100.0 if cls.unit == "%" else 1.0) / n if cls.counts else 0.0

@@ -69,36 +69,46 @@ def evaluate(
         BadInput: rows of different lengths, or a view lacks a part that a metric needs.
     """
     _check_rows(original, retrained, unlearned)
-    chosen = [metric for metric in metrics if kind in metric.scenarios]
+    seeds = max(map(len, [original, *unlearned.values()]))
+    chosen = [metric for metric in metrics if kind in metric.scenarios and (retrained or not metric.needs_retrained())]
     columns = [_column(metric, retrained) for metric in chosen]
-    rows = [_row("original", "original", original, retrained, columns), _control(retrained, columns)]
+    rows = [_row("original", "original", original, retrained, columns)]
+    rows += [_control(retrained, columns)] if retrained else []
     rows += [_row(name, "unlearned", outcomes, retrained, columns) for name, outcomes in unlearned.items()]
-    reference = rows[1]["cells"]
     for row in rows:
-        row["gaps"] = _gaps(row["cells"], reference)
+        row["gaps"] = _gaps(row["cells"], rows[1]["cells"]) if retrained else None
         row["verdict"] = verdict(row)
     return {
         "kind": kind,
         "level": LEVEL,
-        "seeds": len(original),
+        "seeds": seeds,
         "retrained_models": len(retrained),
-        "metrics": {column.metric.name: _head(column, len(original)) for column in columns},
-        "skipped": {metric.name: f"does not apply to a {kind} request" for metric in metrics if kind not in metric.scenarios},
+        "metrics": {column.metric.name: _head(column, seeds) for column in columns},
+        "skipped": {metric.name: _why_skipped(metric, kind) for metric in metrics if metric not in chosen},
         "rows": rows,
     }
 
 
+def _why_skipped(metric: Metric, kind: str) -> str:
+    return f"does not apply to a {kind} request" if kind not in metric.scenarios else "compares with retrained models, and there are none"
+
+
 def _check_rows(original: Sequence[View], retrained: Sequence[View], unlearned: dict[str, Sequence[Outcome]]) -> None:
-    if not original or not retrained:
-        raise BadInput("evaluate", f"needs original and retrained models, got {len(original)} and {len(retrained)}.", "Train them first.")
-    if len(retrained) < len(original):
-        found = f"{len(original)} original models, but only {len(retrained)} retrained ones."
-        raise BadInput("evaluate.seeds", found, "Retrain one for each seed.")
+    if not original:
+        raise BadInput("evaluate", "there is no original model.", "Train it first.")
+    seeds = max(map(len, [original, *unlearned.values()]))
+    if retrained and len(retrained) < seeds:
+        found = f"{seeds} seeds, but only {len(retrained)} retrained models."
+        raise BadInput("evaluate.seeds", found, "Retrain one for each seed, or none.")
+    if len(original) not in (1, seeds):
+        raise BadInput(
+            "evaluate.original", f"{len(original)} original models for {seeds} seeds.", "Give one for each seed, or one for all."
+        )
     for name, outcomes in unlearned.items():
         if name in ("original", "retrained"):
             raise BadInput(f"evaluate.{name}", "this name belongs to a reference row.", "Name the row after its method.")
-        if len(outcomes) != len(original):
-            found = f"{len(outcomes)} outcomes for {len(original)} seeds."
+        if len(outcomes) != seeds:
+            found = f"{len(outcomes)} outcomes for {seeds} seeds."
             raise BadInput(f"evaluate.{name}", found, "Give a view or a Failure for each seed.")
 
 
@@ -124,7 +134,7 @@ def _column(metric: Metric, retrained: Sequence[View]) -> _Column:
     if not metric.is_pair():
         estimates = [metric.measure(view) for view in retrained]
         values = np.array([estimate.value for estimate in estimates])
-        return _Column(metric, values, estimates, metric.resolution(estimates[0].n))
+        return _Column(metric, values, estimates, metric.resolution(estimates[0].n) if estimates else 0.0)
     n = len(retrained)
     values, estimates, size = np.full((n, n), np.nan), [], 0
     for j, view in enumerate(retrained):
@@ -176,7 +186,7 @@ def _row(name: str, role: str, outcomes: Sequence[Outcome], retrained: Sequence[
     }
     if failures:
         position, first = next(iter(failures.items()))
-        row |= {"status": first.status, "reason": f"{len(failures)} of {len(outcomes)} seeds; number {position}: {first.reason}"}
+        row |= {"status": first.status, "reason": f"{len(failures)} of {len(outcomes)} seeds; seed {position}: {first.reason}"}
     row["cells"] = {}
     if len(failures) < len(outcomes):
         row["cells"] = {column.metric.name: _judged_cell(column, outcomes, retrained) for column in columns}
@@ -186,11 +196,11 @@ def _row(name: str, role: str, outcomes: Sequence[Outcome], retrained: Sequence[
 def _judged_cell(column: _Column, outcomes: Sequence[Outcome], retrained: Sequence[View]) -> dict[str, Any]:
     metric = column.metric
     estimates: list[Estimate | None] = []
-    for outcome, reference in zip(outcomes, retrained, strict=False):
+    for seed, outcome in enumerate(outcomes):
         if isinstance(outcome, Failure):
             estimates.append(None)
         else:
-            estimates.append(metric.compare(outcome, reference) if metric.is_pair() else metric.measure(outcome))
+            estimates.append(metric.compare(outcome, retrained[seed]) if metric.is_pair() else metric.measure(outcome))
     cell = _cell(metric, estimates)
     band, reason = _try_band(column, sum(estimate is not None for estimate in estimates))
     if band is None:
@@ -213,9 +223,16 @@ def _control_cell(column: _Column) -> dict[str, Any]:
         if band is None:
             return _without_band(cell, f"each model against the others: {reason}")
         p_values.append(_p_value(metric.target, band, estimates[j].value))
-    judged = _judge(metric, cell, column.band(1), min(1.0, len(p_values) * min(p_values)))
     worst = int(np.argmin(p_values))
-    return judged | {"note": f"each model against a band of the other {len(p_values) - 1}; number {worst} is the farthest"}
+    value, others = estimates[worst].value, column.band(1, everyone[everyone != worst])
+    judged = _judge(metric, cell, column.band(1), min(1.0, len(p_values) * min(p_values)))
+    if judged["in_band"] is False:
+        judged["finding"] = f"model {worst} is unlike the other {len(p_values) - 1}"
+    farthest = {"value": value, "band": _plain_band(metric, others)}
+    return judged | {
+        "farthest": farthest,
+        "note": f"each model against a band of the other {len(p_values) - 1}; model {worst} is the farthest",
+    }
 
 
 def _cell(metric: Metric, estimates: list[Estimate | None]) -> dict[str, Any]:
@@ -296,10 +313,12 @@ def _findings(failed: list[dict[str, Any]]) -> list[str]:
     for cell in sorted(failed, key=lambda cell: (cell["finding"] != DAMAGE, cell["p_value"])):
         strongest.setdefault(cell["finding"], cell)
     words = [f"{finding} ({cell['label']} {_compared(cell)})" for finding, cell in strongest.items()]
-    return words[:3] + ([f"and {len(words) - 3} more"] if len(words) > 3 else [])
+    return words[:3] + ([f"and {len(words) - 3} more kinds of failure"] if len(words) > 3 else [])
 
 
 def _compared(cell: dict[str, Any]) -> str:
-    digits, unit = (1, " %") if cell["unit"] == "%" else (3, f" {cell['unit']}".rstrip())
-    value, low, high = (f"{number:.{digits}f}" for number in (cell["value"], cell["band"]["low"], cell["band"]["high"]))
+    shown = cell.get("farthest") if cell.get("farthest") and cell["in_band"] is False else cell
+    low, high = shown["band"]["low"], shown["band"]["high"]
+    digits, unit = (1 if high - low > 0.5 else 2, " %") if cell["unit"] == "%" else (3, f" {cell['unit']}".rstrip())
+    value, low, high = (f"{number:.{digits}f}" for number in (shown["value"], low, high))
     return f"{value}{unit}, retrained {low} to {high}"

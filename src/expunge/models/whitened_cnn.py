@@ -30,17 +30,47 @@ class WhitenedCnn(Model):
         return WhitenedNet(num_classes, input_shape[0], self.widths, self.flip_average)
 
 
+class Whitening(nn.Conv2d):
+    """A 2x2 convolution with fixed filters, each with its negative, and a bias that learns."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, 8 * channels, 2)
+
+    def reset_parameters(self) -> None:
+        """Draw orthogonal filters anew; the bias starts at zero."""
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+        size = self.weight[0].numel()
+        self.set_filters(nn.init.orthogonal_(torch.empty(size, size)))
+
+    @torch.no_grad()
+    def set_filters(self, filters: Tensor) -> None:
+        """Fix the filters, ``[4 C, 4 C]``, and their negatives."""
+        self.weight.copy_(torch.cat([filters, -filters]).view_as(self.weight))
+        self.weight.requires_grad_(False)
+
+
+class IdentityConv(nn.Conv2d):
+    """A 3x3 convolution whose first outputs start as copies of its inputs."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 3, padding="same", bias=False)
+
+    def reset_parameters(self) -> None:
+        """Draw the other filters anew."""
+        super().reset_parameters()
+        nn.init.dirac_(self.weight[: self.in_channels])
+
+
 class ConvGroup(nn.Module):
     """Convolution, 2x2 max-pooling, BatchNorm, GELU, convolution, BatchNorm, GELU."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding="same", bias=False)
+        self.conv1 = IdentityConv(inputs, outputs)
         self.norm1 = nn.BatchNorm2d(outputs, momentum=0.4)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding="same", bias=False)
+        self.conv2 = IdentityConv(outputs, outputs)
         self.norm2 = nn.BatchNorm2d(outputs, momentum=0.4)
-        for conv in (self.conv1, self.conv2):
-            nn.init.dirac_(conv.weight[: conv.in_channels])
         for norm in (self.norm1, self.norm2):
             norm.weight.requires_grad_(False)
 
@@ -66,11 +96,8 @@ class WhitenedNet(nn.Module):
     def __init__(self, num_classes: int, channels: int = 3, widths: tuple[int, int, int] = (64, 256, 256), flip_average: bool = False):
         super().__init__()
         self.flip_average = flip_average
-        patch = 4 * channels
-        self.whitening = nn.Conv2d(channels, 2 * patch, 2)
-        nn.init.zeros_(self.whitening.bias)  # type: ignore[arg-type]
-        self._set_filters(nn.init.orthogonal_(torch.empty(patch, patch)))
-        self.groups = nn.Sequential(*(ConvGroup(a, b) for a, b in zip((2 * patch, *widths[:2]), widths, strict=True)))
+        self.whitening = Whitening(channels)
+        self.groups = nn.Sequential(*(ConvGroup(a, b) for a, b in zip((8 * channels, *widths[:2]), widths, strict=True)))
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,10 +126,4 @@ class WhitenedNet(nn.Module):
         variances, directions = torch.linalg.eigh(centred.T @ centred / (len(centred) - 1))
         filters = (directions / (variances + smallest).sqrt()).T.flip(0)
         sign = filters.gather(1, filters.abs().argmax(1, keepdim=True)).sign()
-        self._set_filters(filters * sign)
-
-    @torch.no_grad()
-    def _set_filters(self, filters: Tensor) -> None:
-        weight = self.whitening.weight
-        weight.copy_(torch.cat([filters, -filters]).view_as(weight))
-        weight.requires_grad_(False)
+        self.whitening.set_filters(filters * sign)

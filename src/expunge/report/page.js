@@ -82,7 +82,8 @@
 
   function closenesses(record) {
     const distances = Object.entries(record.table.metrics).filter(([, head]) => head.target === "zero_up_to_band").map(([name]) => name);
-    return [...distances.sort((a, b) => (b === "average_gap") - (a === "average_gap")), SHARE];
+    const first = ["average_gap", "jensen_shannon"].filter((name) => distances.includes(name));
+    return [...first, ...distances.filter((name) => !first.includes(name)), SHARE];
   }
 
   function closeness(record, row, name) {
@@ -106,23 +107,30 @@
     }
     const target = article.querySelector(".cost-chart");
     const frame = scatterFrame(points, idle, band, target.clientWidth);
-    const data = [
-      points.filter((p) => p.row.role !== "unlearned").map((p) => trace([p], frame, { symbol: "square", size: 11, color: color("ink") }, label, unit)),
-      trace(points.filter((p) => p.row.role === "unlearned" && fails(p.row)), frame, { symbol: "x", size: 10, color: color("out") }, label, unit),
-      trace(points.filter((p) => p.row.role === "unlearned" && !fails(p.row)), frame, { symbol: "circle-open", size: 12, color: color("in"), line: { width: 2.5 } }, label, unit),
-    ].flat().filter((item) => item.x.length);
+    const looks = {
+      reference: { symbol: "square", size: 11, color: color("ink") },
+      fails: { symbol: "x", size: 10, color: color("out") },
+      open: { symbol: "circle-open", size: 12, color: color("in"), line: { width: 2.5 } },
+      unjudged: { symbol: "diamond-open", size: 12, color: color("quiet"), line: { width: 2 } },
+    };
+    const data = Object.keys(looks)
+      .map((kind) => trace(points.filter((p) => kindOf(p.row) === kind), frame, looks[kind], label, unit))
+      .filter((item) => item.x.length);
     Plotly.react(target, data, layout({
       width: target.clientWidth, height: target.clientHeight, showlegend: false, margin: { l: 58, r: 14, t: 16, b: 52 }, shapes: shapes(band, idle), annotations: notes(band, idle, frame),
       xaxis: { type: "log", range: frame.x, title: { text: "cost, share of retraining", standoff: 8 }, tickvals: [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100], ticktext: ["0.001 %", "0.01 %", "0.1 %", "1 %", "10 %", "100 %", "10 ×", "100 ×"] },
       yaxis: { type: frame.log ? "log" : "linear", range: frame.y, nticks: 6, title: { text: `${plain(label)}${unit ? ` in ${unit}` : ""}` }, ...(frame.log ? { dtick: "D2", exponentformat: "none" } : {}) },
     }), options("cost"));
     article.querySelector(".cost-note").textContent =
-      `○ no evidence of failure, ✕ fails, ■ retrained. ` +
+      `○ no evidence of failure, ✕ fails, ${points.some((p) => kindOf(p.row) === "unjudged") ? "◇ no verdict, " : ""}■ retrained. ` +
       (band ? `The grey band is where ${head ? "new retrained models would lie" : "chance alone would put a retrained model"}. ` : "There is no band to compare with. ") +
       (missing.length ? `Not drawn, for want of a cost or a value: ${missing.join(", ")}.` : "");
   }
 
-  const fails = (row) => row.verdict.startsWith("fails");
+  function kindOf(row) {
+    if (row.role !== "unlearned") return "reference";
+    return row.verdict.startsWith("fails") ? "fails" : row.verdict.startsWith("no evidence") ? "open" : "unjudged";
+  }
 
   function scatterFrame(points, idle, band, width) {
     const xs = points.map((p) => Math.log10(p.x));
@@ -182,7 +190,7 @@
     const at = (y) => (frame.log ? Math.log10(y) : y);
     const note = { xref: "paper", x: 0.005, xanchor: "left", showarrow: false, font: { color: color("quiet"), size: 11.5 } };
     const found = [];
-    if (band) found.push({ ...note, text: "retrained band", y: at(band[1]), yanchor: "top" });
+    if (band) found.push({ ...note, text: "retrained band", yref: "paper", y: 0, yanchor: "bottom" });
     if (idle !== undefined) found.push({ ...note, text: "original: costs nothing", y: at(idle), yanchor: "bottom" });
     return found;
   }
@@ -227,7 +235,7 @@
     };
     if (article.querySelector(".loss-chart")) {
       const rows = Object.keys(record.histograms.loss.rows).filter((name) => name !== "original" && name !== "retrained");
-      const first = record.table.rows.find((row) => rows.includes(row.name) && !fails(row));
+      const first = record.table.rows.find((row) => rows.includes(row.name) && kindOf(row) === "open");
       fill(article.querySelector(".histogram-row"), rows);
       if (first) article.querySelector(".histogram-row").value = first.name;
       article.querySelector(".histogram-row").hidden = !rows.length;

@@ -87,7 +87,8 @@ def _warnings(request: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
             effect = " What those copies teach stays in every model, the retrained ones too." if place == "retain" else ""
             found.append(f"{count:,} forget examples have an exact copy in the {place} set.{effect}")
     if request["retrained"] < 3:
-        found.append(f"Only {request['retrained']} retrained models: there is no band to judge by, or a very wide one.")
+        models = "1 retrained model" if request["retrained"] == 1 else f"{request['retrained']} retrained models"
+        found.append(f"Only {models}: there is no band to judge by, or a very wide one.")
     if request["seeds"] < 2:
         found.append("A single seed: no interval says how much another training run would change the numbers.")
     lost = [row["name"] for row in rows if row["status"] != "finished"]
@@ -100,9 +101,13 @@ def _summary(methods: list[dict[str, Any]]) -> str:
     if not methods:
         return "No method was run: the table shows the two reference rows only."
     kinds = [method["ruling"].kind for method in methods]
-    fails, holds, none = (kinds.count(kind) for kind in ("fails", "open", "none"))
-    words = [f"{fails} of {len(kinds)} fail", f"{holds} show{'s' if holds == 1 else ''} no evidence of failure"]
-    return "; ".join(words + ([f"{none} could not be judged"] if none else [])) + "."
+    counts = [_counted(kinds.count("fails"), "fails", "fail"), _counted(kinds.count("none"), "has no verdict", "have no verdict")]
+    counts.insert(1, _counted(kinds.count("open"), "shows no evidence of failure", "show no evidence of failure"))
+    return f"Of {len(kinds)} method{'' if len(kinds) == 1 else 's'}, {' and '.join(filter(None, counts))}."
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}" if count else ""
 
 
 def _controls(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from expunge.engine.phase import Phase
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Progress, Term, smoothed_cross_entropy
 from expunge.engine.update import AfterStep, Optimizer, Step, lookahead, sgd, triangle
+from expunge.models.model import Normalized
 from expunge.models.whitened_cnn import WhitenedNet
 from expunge.training.precision import Precision, resolve_precision
 from expunge.training.recipe import Recipe, training_stream
@@ -45,7 +46,7 @@ class Fast(Recipe):
     bias_factor: PositiveFloat = hyper(64.0, "how much faster BatchNorm's biases learn, in whitened_cnn")
     label_smoothing: Fraction = hyper(0.2, "share of the label that is spread over all classes", lt=1)
     whitening_examples: PositiveInt = hyper(5000, "pictures whose patches set the first layer of whitened_cnn")
-    whitening_bias_epochs: NonNegativeInt = hyper(3, "epochs in which the bias of the whitening layer learns")
+    whitening_bias_epochs: PositiveInt = hyper(3, "epochs in which the bias of the whitening layer learns")
     average_every: PositiveInt = hyper(5, "steps between pulls to the running average of the weights")
     augment: Literal["own", "data"] = hyper("own", "own: shifts of 2 reflected pixels and alternating flips; data: what the data set says")
     shift: NonNegativeInt = hyper(2, "most pixels of a shift")
@@ -91,8 +92,9 @@ def average_decay(progress: Progress) -> float:
 
 
 def whitened_net(model: nn.Module) -> WhitenedNet | None:
-    """Return the part of a model that has a whitening layer."""
-    return next((module for module in model.modules() if isinstance(module, WhitenedNet)), None)
+    """Return the part of a model that has a whitening layer; None if there is none."""
+    net = model.net if isinstance(model, Normalized) else model
+    return net if isinstance(net, WhitenedNet) else None
 
 
 def whiten(examples: Stream, count: int) -> Edit:
@@ -100,10 +102,10 @@ def whiten(examples: Stream, count: int) -> Edit:
 
     def apply(context: Context) -> None:
         drawn = randomness.shuffle(context.seed, "whitening", 0, examples.index)[:count]
-        batch = next(examples.subset(drawn).batches(len(drawn)))
+        x = next(examples.subset(drawn).batches(len(drawn))).x
         net = whitened_net(context.model)
         assert net is not None
-        net.whiten(context.model.normalize(batch.x) if hasattr(context.model, "normalize") else batch.x)
+        net.whiten(context.model.normalize(x) if isinstance(context.model, Normalized) else x)
 
     return Edit("whiten", apply)
 
@@ -125,4 +127,4 @@ def hold_whitening_bias(epochs: int) -> AfterStep:
 
 
 def _is_whitening_bias(name: str) -> bool:
-    return name.rpartition("net.")[2] == "whitening.bias"
+    return name.removeprefix("net.") == "whitening.bias"
