@@ -181,10 +181,10 @@ def test_verdicts(table):
     said = {row["name"]: row["verdict"] for row in table["rows"]}
     assert said["original"].startswith("fails: ") and "still looks like training data" in said["original"]
     assert said["nothing"] == said["original"]
-    assert said["damaged"].startswith("fails: damages the model (") and said["damaged"].endswith("more")
+    assert said["damaged"].startswith("fails: damages the model (") and said["damaged"].endswith("more kinds of failure")
     for name in ("retrained", "good"):
         assert said[name].startswith("no evidence of failure: inside the retrained band on ")
-    assert said["broken"] == "fails: diverged (1 of 4 seeds; number 1: the loss is not finite at step 3)"
+    assert said["broken"] == "fails: diverged (1 of 4 seeds; seed 1: the loss is not finite at step 3)"
     assert said["gone"] == "fails: failed (4 of 4 seeds; number 0: no memory)"
     assert not [text for text in said.values() if not text.startswith(("fails: ", "no evidence of failure: "))]
 
@@ -230,7 +230,9 @@ def test_control_row_is_not_circular():
     odd = [*retrained(7), model(900, forget=TRAINED, retain=TRAINED)]
     table = evaluate(odd, odd, {}, [metric("loss_auc")], "random")
     cell = cells(table, "retrained")["loss_auc"]
-    assert not cell["in_band"] and "number 7 is the farthest" in cell["note"]
+    assert not cell["in_band"] and "model 7 is the farthest" in cell["note"]
+    assert "model 7 is unlike the other 7" in table["rows"][1]["verdict"]
+    assert not cell["farthest"]["band"]["low"] <= cell["farthest"]["value"] <= cell["farthest"]["band"]["high"]
     # Judged against a band that holds the odd one itself, it would have passed.
     values = np.array(cell["per_seed"])
     assert statistics.prediction_band(values).p_value(values[7]) > 0.05
@@ -281,8 +283,25 @@ def test_rows_must_match_the_seeds():
         evaluate(originals(), retrained(3), {}, some, "random")
     with pytest.raises(BadInput, match="reference row"):
         evaluate(originals(), retrained(), {"retrained": retrained()}, some, "random")
-    with pytest.raises(BadInput, match="Train them first"):
+    with pytest.raises(BadInput, match="Train it first"):
         evaluate([], [], {}, some, "random")
+
+
+def test_without_retrained_models_only_single_metrics_are_shown_and_nothing_is_judged():
+    table = evaluate(originals(1), [], {"good": retrained(3)}, default_metrics("random"), "random")
+    json.dumps(table, allow_nan=False)
+    assert [row["name"] for row in table["rows"]] == ["original", "good"]
+    assert "churn" not in table["metrics"] and "there are none" in table["skipped"]["churn"]
+    for row in table["rows"]:
+        assert row["gaps"] is None and row["verdict"].startswith("no verdict")
+        assert all(cell["band"] is None and cell["in_band"] is None for cell in row["cells"].values())
+
+
+def test_one_original_serves_all_seeds():
+    table = evaluate(originals(1), retrained(4), {"good": retrained(4, first=300)}, default_metrics("random"), "random")
+    assert [row["seeds"] for row in table["rows"]] == [1, 4, 4]
+    with pytest.raises(BadInput, match="one for each seed, or one for all"):
+        evaluate(originals(2), retrained(4), {"good": retrained(4)}, default_metrics("random"), "random")
 
 
 def test_metrics_that_do_not_apply_are_listed():
