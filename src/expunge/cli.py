@@ -12,6 +12,7 @@ from expunge.errors import BadInput, Diverged
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Remove the influence of chosen training data from a trained classifier, and show how close the result is to a model that never "
     "saw that data.\n\nVerbs take a YAML file and key=value pairs: `expunge unlearn my.yaml method=salun method.lr=0.02`.",
@@ -82,16 +83,18 @@ def list_(
     if as_json:
         print(json.dumps(entries, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
 
+    console = _console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = [column for column in ("name", "scenarios", "needs", "summary") if any(column in entry for entry in entries)]
+    if console.width < 120:
+        columns = ["name", "summary"]
     for column in columns:
-        table.add_column(column, no_wrap=column == "name", overflow="fold")
+        table.add_column(column, no_wrap=column != "summary", overflow="fold")
     for entry in entries:
         table.add_row(*(", ".join(value) if isinstance(value := entry.get(column, ""), list) else value for column in columns))
-    Console().print(table)
+    console.print(table)
 
 
 @app.command()
@@ -120,6 +123,14 @@ def config(words: Words = None) -> None:
     _print_yaml(_resolve(words).tree())
 
 
+def _console() -> Any:
+    """Return a console; what is piped elsewhere is not wrapped to 80 columns."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
 def _split(words: list[str] | None) -> tuple[Path | None, list[str]]:
     words = list(words or [])
     if words and "=" not in words[0]:
@@ -140,10 +151,9 @@ def _print_yaml(tree: Any) -> None:
 
 
 def _print_entry(entry: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = _console()
     console.print(f"[bold]{entry['name']}[/bold]  {entry['summary']}")
     for key in ("source", "aliases", "needs", "scenarios", "scenario_reason", "target", "unit"):
         value = entry.get(key)
@@ -176,14 +186,12 @@ def _progress() -> Any:
 
 
 def _compare(requests: Any) -> None:
-    from rich.console import Console
-
     from expunge.bench.compare import compare
     from expunge.report import terminal
 
     with _progress() as progress:
         records, folder = compare(requests, progress.report, _command())
-    console = Console()
+    console = _console()
     for record in records:
         console.print(terminal.table(record))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)

@@ -96,6 +96,7 @@ class Evaluate(Component):
     )
     batch_size: PositiveInt = hyper(1000, "examples in a forward pass while scoring")
     workers: NonNegativeInt = hyper(0, "processes that train and unlearn; 0 takes one for each processor")
+    threads: PositiveInt = hyper(1, "threads of each process on a CPU; another number gives other rounding, and so other run folders")
 
 
 KINDS = {"data": "datasets", "model": "models", "train": "recipes", "forget": "scenarios", "method": "methods"}
@@ -166,20 +167,27 @@ def describe(field: FieldInfo) -> str:
 
 
 def _describe(kind: Any, metadata: Iterable[Any] = ()) -> str:
-    bounds = {}
-    for item in metadata:
-        for side in ("gt", "ge", "lt", "le"):
-            if getattr(item, side, None) is not None:
-                bounds[side] = getattr(item, side)
     words = _TYPE_NAMES.get(kind) or _describe_type(kind)
-    if bounds == {"gt": 0}:
+    low, high = _bounds(metadata, ("gt", "ge"), max), _bounds(metadata, ("lt", "le"), min)
+    if low == (0, "gt") and high is None:
         return words.replace("an integer", "a positive integer").replace("a number", "a positive number")
-    if bounds == {"ge": 0}:
-        return words + " of at least 0"
-    if bounds == {"ge": 0, "le": 1}:
-        return words + " from 0 to 1"
-    limits = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    return " ".join([words, " and ".join(f"{limits[side]} {bounds[side]:g}" for side in limits if side in bounds)]).strip()
+    if low is not None and high is not None:
+        start = f"from {low[0]:g}" if low[1] == "ge" else f"above {low[0]:g}"
+        return f"{words} {start} to {'' if high[1] == 'le' else 'below '}{high[0]:g}"
+    if low is not None:
+        return f"{words} {'of at least' if low[1] == 'ge' else 'above'} {low[0]:g}"
+    if high is not None:
+        return f"{words} {'of at most' if high[1] == 'le' else 'below'} {high[0]:g}"
+    return words
+
+
+def _bounds(metadata: Iterable[Any], sides: tuple[str, str], tightest: Any) -> tuple[float, str] | None:
+    """Return the tightest limit on one side, and whether it is strict (gt, lt) or not (ge, le)."""
+    found = [(getattr(item, side), side) for item in metadata for side in sides if getattr(item, side, None) is not None]
+    if not found:
+        return None
+    value = tightest(limit for limit, _ in found)
+    return value, sides[0] if (value, sides[0]) in found else sides[1]
 
 
 def _describe_type(kind: Any) -> str:

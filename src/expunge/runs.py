@@ -90,9 +90,21 @@ def read_json(path: Path) -> Any:
 
 
 def append_event(path: Path, **event: Any) -> None:
-    """Append one line of JSON with the time to an event log."""
-    with open(path, "a", encoding="utf-8") as log:
-        log.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+    """Append one line of JSON with the time to an event log; a line that a killed process left unfinished is closed first."""
+    line = json.dumps({"time": round(time.time(), 3), **event}).encode() + b"\n"
+    with open(path, "ab+") as log:
+        if log.tell():
+            log.seek(-1, os.SEEK_END)
+            line = line if log.read(1) == b"\n" else b"\n" + line
+        log.write(line)
+
+
+def remove_leftovers(folder: Path, older_than_seconds: float = 3600.0) -> None:
+    """Remove temporary files that killed processes have left in a folder; young ones may belong to a living process."""
+    for path in folder.glob(".*.*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > older_than_seconds:
+                path.unlink()
 
 
 @functools.cache

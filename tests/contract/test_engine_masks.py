@@ -116,6 +116,15 @@ def test_fractional_mask_is_exactly_interpolation():
     assert not torch.equal(naive[100:200], new[100:200]), "interpolating at 1 rounds, and the check above sees it"
 
 
+def test_a_step_that_is_not_finite_cannot_reach_frozen_entries():
+    """Zero times NaN is NaN: interpolation alone would let it through."""
+    old, mask = torch.ones(3), torch.tensor([0.0, 1.0, 0.0])
+    parameter = torch.nn.Parameter(torch.tensor([float("nan"), 2.0, float("inf")]))
+    assert bool((old + mask * (parameter.detach() - old)).isnan().any())
+    enforce({"w": mask}, {"w": old}, {"w": parameter}, torch.optim.SGD([parameter], 0.1))
+    assert parameter.tolist() == [1.0, 2.0, 1.0]
+
+
 def test_fractional_mask_through_a_phase():
     """One step of plain SGD: the masked update is the mask times the free one."""
     mask = {name: torch.full_like(value, 0.1) for name, value in leaves(make_net()).items()}

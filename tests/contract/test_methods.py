@@ -207,6 +207,21 @@ def test_a_method_that_snoops_is_caught(how):
     assert not source.read & set(all_streams("random")["validation"].tolist())
 
 
+class LooksForTheHead(Method):
+    """Asks where the head is, for which one declared batch is enough."""
+
+    needs: ClassVar[set[str]] = {"forget"}
+
+    def steps(self, ctx: Context):
+        yield Phase([Term("forget", cross_entropy)], trainable=frozenset(ctx.architecture.class_rows(0)))
+
+
+def test_finding_the_head_reads_declared_data_only():
+    context, source = context_for(LooksForTheHead())
+    run(context, LooksForTheHead())
+    assert source.read == set(all_streams("random")["forget"].tolist())
+
+
 class GoesAround(Method):
     """Takes a stream from behind the declared interface, as only a test would."""
 

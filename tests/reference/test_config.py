@@ -119,7 +119,7 @@ def message(*overrides):
         ("method.decay=-0.1", "method.decay: expected a number of at least 0, got -0.1."),
         ("method.keep=1.5", "method.keep: expected a number from 0 to 1, got 1.5."),
         ("method.keep=.nan", "method.keep: expected a number from 0 to 1, got nan."),
-        ("method.temperature=10", "method.temperature: expected a number above 0 and below 10, got 10."),
+        ("method.temperature=10", "method.temperature: expected a number above 0 to below 10, got 10."),
         ("method.exact=1", "method.exact: expected true or false, got 1."),
         ("method.exact=yes", "method.exact: expected true or false, got 'yes'."),
         ("method.label=3", "method.label: expected a text, got 3."),

@@ -155,6 +155,7 @@ def test_head_surgery_silences_the_class_and_nothing_else() -> None:
     kept = [label for label in range(CLASSES) if label != 2]
     assert (before.argmax(1) == 2).any() and not (after.argmax(1) == 2).any()
     assert torch.equal(after[:, kept], before[:, kept])
+    assert (after[:, 2] == -1e4).all()
     assert torch.isfinite(F.cross_entropy(after, torch.full((100,), 2)))
     assert changed(context.model) == set(HEAD)
 
@@ -291,7 +292,7 @@ def test_gradient_ascent_is_descent_on_the_negative(fidelity: str) -> None:
 def test_gradient_ascent_stops_at_its_ceiling() -> None:
     outcomes = {}
     for ceiling in (None, 0.5):
-        context = make_context(needs={"forget"})
+        context = make_context("class", needs={"forget"})
         outcomes[ceiling] = run(context, method("gradient_ascent", lr=2e-3, epochs=8, ceiling=ceiling)).phases[0]["epochs"]
         assert mean_loss(context, "forget") > 0.5 * math.log(CLASSES)
     assert outcomes[0.5] < outcomes[None] == 8
@@ -343,3 +344,11 @@ def test_the_sources_names_find_their_methods() -> None:
     }  # fmt: skip
     assert {alias: registry.find("methods", alias).name for alias in expected} == expected
     assert copy.deepcopy(method("GA")).tree()["name"] == "gradient_ascent"
+
+
+@pytest.mark.parametrize("name", ["gradient_ascent", "delete", "head_distillation"])
+def test_defaults_for_other_requests_are_fields_within_their_range(name: str) -> None:
+    component = registry.find("methods", name)
+    assert component.scenario_defaults.keys() <= component.scenarios and component.scenario_defaults
+    for fields in component.scenario_defaults.values():
+        assert component(**fields) != component()

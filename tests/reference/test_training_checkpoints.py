@@ -49,13 +49,12 @@ class ThreePhases(Method):
             mask=mask,
             stop=lambda context, progress: progress.epoch >= 2,
         )
-        worst_first = iter([0.5, 0.1, 0.7])
         yield Phase(
             [Term("retain", cross_entropy)],
             epochs=3,
             optimizer=sgd(0.01),
             batch_size=100,
-            select=lambda context: float(next(iter(leaves(context.model).values())).sum()) if worst_first else 0.0,
+            select=lambda context: float(next(iter(leaves(context.model).values())).sum()),
         )
 
 
@@ -91,9 +90,12 @@ def test_killed_after_any_epoch_of_any_phase(after, tmp_path, undisturbed):
     with pytest.raises(Killed):
         attempt(path, killer(after))
     assert path.exists() == (after > 1)
-    weights, outcome = attempt(path)
+    events = []
+    weights, outcome = attempt(path, events.append)
     assert weights == undisturbed[0]
     assert outcome.phases == undisturbed[1].phases
+    assert [event["event"] for event in events].count("epoch") == 9 - after
+    assert not [event for event in events if event["event"] == "warning"]
     for count in ("forward", "backward", "teacher"):
         assert outcome.cost[count] == undisturbed[1].cost[count]
 

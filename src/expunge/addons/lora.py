@@ -33,9 +33,10 @@ class Adapter(nn.Module):
 
     def __init__(self, weight: Tensor, rank: int, scale: float, made: torch.Generator):
         super().__init__()
-        inputs, options = weight[0].numel(), {"device": weight.device, "dtype": weight.dtype}
-        self.A = nn.Parameter((torch.rand(rank, inputs, generator=made, **options) * 2 - 1) * inputs**-0.5)
-        self.B = nn.Parameter(torch.zeros(len(weight), rank, **options))
+        inputs = weight[0].numel()
+        drawn = torch.rand(rank, inputs, generator=made, device=weight.device, dtype=weight.dtype)
+        self.A = nn.Parameter((drawn * 2 - 1) * inputs**-0.5)
+        self.B = nn.Parameter(torch.zeros(len(weight), rank, device=weight.device, dtype=weight.dtype))
         self.scale = scale
         self.mask: Tensor | None = None
 

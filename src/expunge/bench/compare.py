@@ -121,7 +121,7 @@ def compare(requests: Sequence[Request], report: Report, command: str) -> tuple[
     jobs = jobs_of(requests)
     report({"event": "plan", "jobs": [job.key for job in jobs]})
     folders = run_jobs(jobs, work.experiment.evaluate.workers, report)
-    folder = work.out / f"compare-{fingerprint([sorted(folders.values()), work.experiment.evaluate.tree()])}"
+    folder = work.out / f"compare-{fingerprint(_identity(folders, work))}"
     if (folder / "record.json").is_file() and (folder / "report.html").is_file():
         return runs.read_json(folder / "record.json"), folder
     records = [
@@ -133,6 +133,11 @@ def compare(requests: Sequence[Request], report: Report, command: str) -> tuple[
     html.write(records, folder / "report.html")
     runs.write_json(folder / "record.json", records)
     return records, folder
+
+
+def _identity(folders: Mapping[str, str], work: Workplace) -> list[Any]:
+    code = stages.code_fingerprint("metrics", "report", "bench", "pools")
+    return [sorted((key, Path(folder).name) for key, folder in folders.items()), work.experiment.evaluate.tree(), code]
 
 
 def record_of(request: Request, number: int, folders: Mapping[str, str], provenance: dict[str, Any]) -> dict[str, Any]:

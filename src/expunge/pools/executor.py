@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -50,15 +51,10 @@ def call(function: str, arguments: dict[str, Any], results: dict[str, Any], repo
 _EVENTS: Any = None
 
 
-def _start(events: Any, threads: int) -> None:
+def _start(events: Any) -> None:
     global _EVENTS
     _EVENTS = events
-    import signal
-
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C and ends the workers
-    torch.set_num_threads(threads)
 
 
 def _work(function: str, arguments: dict[str, Any], results: dict[str, Any]) -> Any:
@@ -102,7 +98,7 @@ def _run_apart(waiting: dict[str, Job], workers: int, report: Report) -> dict[st
     stop = threading.Event()
     listener = threading.Thread(target=_listen, args=(events, stop, report), daemon=True)
     listener.start()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(events, 1))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(events,))
     try:
         return _drive(pool, waiting, workers, report)
     except BrokenProcessPool:

@@ -163,6 +163,7 @@ def train(work: Workplace, index: np.ndarray, seed: int, title: str) -> Run:
         "train": work.experiment.train.tree(),
         "seed": seed,
         "device": work.device.type,
+        "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
         "code": code_fingerprint("engine", "models", "data", "training"),
     }
 
@@ -206,6 +207,7 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str) -> Ru
         "addons": [addon.tree() for addon in addons],
         "seed": seed,
         "device": work.device.type,
+        "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
         "code": code_fingerprint("engine", "models", "data", "training", "methods", "addons"),
     }
 
@@ -244,6 +246,7 @@ def score(work: Workplace, title: str) -> Run:
         "model": _architecture(work.experiment.model),
         "original": _file_hash(work.experiment.model.weights),
         "device": work.device.type,
+        "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
         "code": code_fingerprint("engine", "models", "data"),
     }
     return _stage(work, identity, title, lambda folder, report: (work.new_model(0, weights=True), {"phases": [], "cost": {}}))
@@ -328,6 +331,8 @@ def _stage(
         work.report({"event": "found", "title": title, "folder": str(folder)})
         return found
     _prepare(work, folder, identity)
+    if work.device.type == "cpu":
+        torch.set_num_threads(work.experiment.evaluate.threads)
     work.report({"event": "start", "title": title, "folder": str(folder)})
 
     def report(event: dict[str, Any]) -> None:
@@ -362,5 +367,6 @@ def _prepare(work: Workplace, folder: Path, identity: dict[str, Any]) -> None:
         temporary.write_text(config.to_yaml(work.experiment.tree()), encoding="utf-8")
     if work.experiment.forget is not None:
         work.split.save(folder / "split.json")
+    runs.remove_leftovers(folder)
     runs.write_json(folder / "environment.json", runs.environment())
     runs.append_event(folder / "events.jsonl", event="start", identity=identity)

@@ -1,5 +1,7 @@
 """SCRUB that goes back to the right epoch."""
 
+from collections.abc import Sequence
+
 import torch
 
 from expunge.engine.context import Context
@@ -30,19 +32,24 @@ class ScrubR(MaxMin):
 
     def steps(self, ctx: Context) -> Steps:
         """Yield the alternation, then the return to the chosen epoch."""
-        kept: list[tuple[float, Snapshot]] = []
+        errors: list[float] = []
+        weights: list[Snapshot] = []
 
         def keep(context: Context, progress: Progress) -> bool:
-            kept.append((1 - accuracy(context, "forget"), Snapshot(context.model)))
+            errors.append(1 - accuracy(context, "forget"))
+            weights.append(Snapshot(context.model))
             return False
 
         def rewind(context: Context) -> None:
-            wanted = matched_error(context)
-            nearest = min(reversed(kept), key=lambda epoch: abs(epoch[0] - wanted))
-            nearest[1].restore(context.model)
+            weights[nearest_epoch(errors, matched_error(context))].restore(context.model)
 
         yield from self.phases(watch=keep)
         yield Edit("rewind", rewind)
+
+
+def nearest_epoch(errors: Sequence[float], wanted: float) -> int:
+    """Return the position of the error that is nearest to the wanted one; of equals the last, which has been repaired longest."""
+    return min(reversed(range(len(errors))), key=lambda epoch: abs(errors[epoch] - wanted))
 
 
 def matched_error(ctx: Context) -> float:

@@ -13,7 +13,9 @@ from expunge.engine.update import sgd
 class HeadDistillation(Method):
     """Teach the head alone to answer as the original does without the true class; the encoder stays bit for bit.
 
-    A control: any metric on which it does well does not measure whether knowledge has left the features.
+    A control: any metric on which it does well does not measure whether knowledge has left the features. A head cannot tell single
+    examples apart from their class: on 10 % of the bundled Fashion-MNIST the setting for a class takes retain accuracy from 100 to 85 %,
+    that of the defaults for other requests to 99.7 %.
 
     Source: Jeon et al., IDI, arXiv 2405.17878 (head distillation): ``KL(softmax(masked teacher) || student)`` on the forget set and
     ``KL(teacher || student)`` on the retain set.
@@ -23,6 +25,7 @@ class HeadDistillation(Method):
     source = "Jeon et al., An Information Theoretic Evaluation Metric for Strong Unlearning, arXiv 2405.17878"
     deviations = ("the published learning rate and length were not available; the defaults are ours", "no weight decay")
     needs = {"forget", "retain"}
+    scenario_defaults = {"random": {"lr": 1e-3, "epochs": 1}, "subclass": {"lr": 1e-3, "epochs": 1}}
 
     lr: PositiveFloat = hyper(0.01, "learning rate", low=1e-3, high=1.0, log=True)
     epochs: PositiveInt = hyper(5, "passes over the retain set")

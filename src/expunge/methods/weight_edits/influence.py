@@ -34,7 +34,7 @@ class Influence(Method):
     needs = {"forget", "retain"}
 
     alpha: PositiveFloat = hyper(
-        1.0, "length of the step; above 1 over-corrects, and whole classes often want it", low=0.1, high=20, log=True
+        1.0, "length of the step; 1 is the estimate itself, and whole classes are over-corrected first", low=0.1, high=20, log=True
     )
     form: Literal["damped", "published"] = hyper("damped", "inverse Fisher product, or the recursion of the published code")
     damping: PositiveFloat = hyper(1.0, "multiple of the identity added to the Fisher matrix; 1 in the code", low=1e-3, high=1, log=True)
