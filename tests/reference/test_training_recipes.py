@@ -113,7 +113,7 @@ class TestFastRates:
         recipe = build("recipes", "fast", "train")
         net = Normalized(WhitenedNet(10), (0.5,) * 3, (0.25,) * 3)
         moving = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
-        made = recipe.optimizer(whitened=True).make(moving)
+        made = recipe.optimizer(True, 1024).make(moving)
         found = {id(parameter): group for group in made.param_groups for parameter in group["params"]}
         scale = 1024 * (1 + 1 / (1 - 0.85))
         lr, decay = 11.5 / scale, 0.0153 * 1024 / scale
@@ -126,7 +126,7 @@ class TestFastRates:
         assert not any("whitening.weight" in name or ("norm" in name and name.endswith("weight")) for name in moving)
 
     def test_the_rate_of_an_example_does_not_depend_on_the_batch_size(self):
-        small, large = (build("recipes", {"name": "fast", "batch_size": size}, "train").optimizer(True) for size in (256, 1024))
+        small, large = (build("recipes", "fast", "train").optimizer(True, size) for size in (256, 1024))
         assert small.lr == large.lr
         parameter = nn.Parameter(torch.zeros(2, 2))
         assert small.scale("w", parameter)["weight_decay"] == pytest.approx(large.scale("w", parameter)["weight_decay"] / 4)

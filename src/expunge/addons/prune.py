@@ -78,7 +78,7 @@ def prunable(ctx: Context) -> Vector:
     return {
         f"{name}.{attribute}": parameters[f"{name}.{attribute}"].detach()
         for name, module, attribute in weights(ctx.model)
-        if name != head and not is_patch_embedding(module)
+        if name != head and not is_patch_embedding(module) and f"{name}.{attribute}" not in ctx.fixed
     }
 
 

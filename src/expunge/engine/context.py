@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from expunge.engine import randomness
 from expunge.engine.architecture import Architecture
 from expunge.engine.cost import CostMeter
-from expunge.engine.parameters import Snapshot
+from expunge.engine.parameters import Snapshot, leaves
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput, UndeclaredAccess
 
@@ -55,6 +55,7 @@ class Context:
         self.model, self.seed, self.num_classes = model, seed, num_classes
         self.forget_classes, self.kind = forget_classes, kind
         self.needs = frozenset(needs)
+        self.fixed = _fixed(model)
         self.cost = CostMeter()
         self.original = Snapshot(model)
         self.report = report or (lambda event: None)
@@ -162,6 +163,15 @@ class Context:
         """Return a teacher's logits ``[B, C]`` without gradients."""
         with torch.no_grad():
             return self.teacher(kind, number)(x).float()
+
+
+def _fixed(model: nn.Module) -> frozenset[str]:
+    """Return the parameters that the model's author has frozen: no phase moves them, and no score ranks them."""
+    found = leaves(model)
+    fixed = frozenset(name for name, parameter in found.items() if not parameter.requires_grad)
+    if len(fixed) == len(found):
+        raise BadInput("model", "none of its parameters requires a gradient, so nothing could change.", "Call model.requires_grad_(True).")
+    return fixed
 
 
 def reset_parameters(model: nn.Module, seed: int) -> nn.Module:

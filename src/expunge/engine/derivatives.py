@@ -33,10 +33,10 @@ def jvp(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[
 
 @contextmanager
 def _scoring(context: Context) -> Iterator[dict[str, torch.nn.Parameter]]:
-    """Put the model in eval mode with all of its own parameters differentiable, and yield them by base name."""
+    """Put the model in eval mode with all of its parameters but the fixed ones differentiable, and yield them by base name."""
     with modes_kept(context.model), torch.enable_grad():  # edits and rules run without gradients
         context.model.eval()
-        parameters = leaves(context.model)
+        parameters = _parameters(context)
         for parameter in context.model.parameters():
             parameter.requires_grad_(False)
         for parameter in parameters.values():
@@ -65,11 +65,18 @@ def gradient(
     return total
 
 
+def _parameters(context: Context) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in leaves(context.model).items() if name not in context.fixed}
+
+
 def _state(context: Context) -> tuple[Vector, Vector]:
+    """Return what is differentiated, and everything else that a functional call needs."""
     model = context.model
     if any(hasattr(module, "parametrizations") for module in model.modules()):
         raise RuntimeError("per-example gradients need plain weights; merge the adapters first")
-    return {k: v.detach() for k, v in model.named_parameters()}, dict(model.named_buffers())
+    values = {name: value.detach() for name, value in model.named_parameters()}
+    rest = {name: value for name, value in values.items() if name in context.fixed}
+    return {name: value for name, value in values.items() if name not in rest}, {**rest, **dict(model.named_buffers())}
 
 
 def per_example_gradients(context: Context, batch: Batch, loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy) -> Vector:
@@ -110,7 +117,7 @@ def fisher_diagonal(
     """
     chosen = context.stream(stream) if labels is None else context.stream(stream).relabelled(labels)
     size = size or _chunk(context)
-    total = {name: torch.zeros_like(value) for name, value in leaves(context.model).items()}
+    total = {name: torch.zeros_like(value) for name, value in _parameters(context).items()}
     for batch in chosen.batches(size):
         if kind == "empirical":
             _add_squares(total, per_example_gradients(context, batch))

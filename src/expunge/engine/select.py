@@ -54,8 +54,9 @@ def only(context: Context, names: Iterable[str]) -> Mask:
 
 
 def magnitude(context: Context, dimensions: int = 2) -> Vector:
-    """Return ``|w|`` of every weight with at least so many dimensions (2 leaves out biases and norm layers)."""
-    return {name: value.detach().abs() for name, value in effective(context.model).items() if value.dim() >= dimensions}
+    """Return ``|w|`` of every weight with at least so many dimensions (2 leaves out biases and norm layers), fixed ones left out."""
+    values = effective(context.model)
+    return {name: value.detach().abs() for name, value in values.items() if value.dim() >= dimensions and name not in context.fixed}
 
 
 def random_score(context: Context, like: Vector, purpose: str = "random mask") -> Vector:

@@ -87,7 +87,7 @@ def gradients(ctx: Context) -> tuple[Vector, Vector]:
 def resettable(ctx: Context) -> list[str]:
     """Return the names of the convolutions' weights; of the linear layers' without the head's if there are no convolutions."""
     layers: dict[str, nn.Module] = ctx.architecture.convs or ctx.architecture.linears
-    return [f"{name}.weight" for name in layers if name != ctx.architecture.head_name]
+    return [f"{name}.weight" for name in layers if name != ctx.architecture.head_name and f"{name}.weight" not in ctx.fixed]
 
 
 def redrawn(ctx: Context, chosen: Mask) -> Vector:

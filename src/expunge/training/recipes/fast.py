@@ -37,9 +37,9 @@ class Fast(Recipe):
     )
 
     epochs: PositiveInt = hyper(4, "passes over the training data")
-    lr: PositiveFloat | None = hyper(None, "learning rate per 1,024 examples; 11.5 for whitened_cnn, 4 for other models if not given")
+    lr: PositiveFloat | None = hyper(None, "learning rate per 1,024 examples; 11.5 for whitened_cnn, 2 for other models if not given")
     momentum: Fraction = hyper(0.85, "Nesterov momentum", lt=1)
-    batch_size: PositiveInt = 1024
+    batch_size: PositiveInt | None = hyper(None, "1,024 for whitened_cnn, 256 for other models if not given")
     weight_decay: NonNegativeFloat | None = hyper(
         None, "share by which weights shrink per 1,024 examples, relative to lr's scale; 0.0153 for whitened_cnn, 0.002 for others"
     )
@@ -57,26 +57,27 @@ class Fast(Recipe):
         """Yield the whitening, where the model has that layer, and one phase."""
         examples = training_stream(ctx, stream)
         whitened = whitened_net(ctx.model) is not None
+        batch_size = self.batch_size or (1024 if whitened else 256)
         if whitened:
             yield whiten(examples, self.whitening_examples)
         shown = Stream("train", AlternatingSource(examples.source, self.shift, self.flip), examples.index, examples.labels)
         yield Phase(
             terms=[Term(shown if self.augment == "own" else examples, smoothed_cross_entropy(self.label_smoothing), reduction="sum")],
             epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer(whitened),
+            batch_size=batch_size,
+            optimizer=self.optimizer(whitened, batch_size),
             schedule=triangle(peak=0.23, final=0.07, start=0.2),
             after_step=(lookahead(self.average_every, average_decay), hold_whitening_bias(self.whitening_bias_epochs)),
             precision=resolve_precision(self.precision, ctx.device),
             name="fast training",
         )
 
-    def optimizer(self, whitened: bool) -> Optimizer:
-        """Return the optimiser of the summed loss."""
-        rate = self.lr if self.lr is not None else (11.5 if whitened else 4.0)
+    def optimizer(self, whitened: bool, batch_size: int) -> Optimizer:
+        """Return the optimiser of the summed loss, for ``whitened_cnn`` or another model."""
+        rate = self.lr if self.lr is not None else (11.5 if whitened else 2.0)
         decay = self.weight_decay if self.weight_decay is not None else (0.0153 if whitened else 0.002)
         scale = 1024 * (1 + 1 / (1 - self.momentum))
-        lr, shrink = rate / scale, decay * self.batch_size / scale
+        lr, shrink = rate / scale, decay * batch_size / scale
         bias_factor = self.bias_factor if whitened else 1.0
 
         def settings(name: str, parameter: nn.Parameter) -> dict[str, float]:
