@@ -10,6 +10,7 @@ from torch import nn
 from conftest import CLASSES, SIZE, SOURCE, make_net
 from expunge.config import build
 from expunge.data.source import TensorSource
+from expunge.engine.architecture import Architecture
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
 from expunge.engine.phase import Phase
@@ -220,6 +221,7 @@ class TestWhitening:
         x = torch.rand(4, 3, 28, 28)
         plain.eval(), averaged.eval()
         torch.testing.assert_close(averaged(x), (plain(x) + plain(x.flip(3))) / 2)
+        assert Architecture(averaged, x).head_name == "head"
         plain.train(), averaged.train()
         assert torch.equal(averaged(x), plain(x))
 

@@ -32,6 +32,8 @@ from expunge.training.checkpoints import DiskCheckpoints
 from expunge.training.train import train as train_model
 
 Report = Callable[[dict[str, Any]], None]
+STREAMS = ("forget", "retain", "validation")
+"""What exists for a method; it reaches those that it declares."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -215,10 +217,9 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str) -> Ru
         model = work.new_model(seed, weights=original is None)
         if original is not None:
             checkpoint.load_into(model, original / "weights.safetensors")
-        names = sorted({"forget", "retain", "validation"} & set(method.needs).union(*(addon.needs for addon in addons)))
         context = Context(
             model,
-            {name: split.stream(name, work.data) for name in names},
+            {name: split.stream(name, work.data) for name in STREAMS},
             needs=set(method.needs).union(*(addon.needs for addon in addons)),
             seed=seed,
             num_classes=work.data.num_classes,
@@ -307,7 +308,7 @@ def check_request(work: Workplace) -> None:
     method = work.experiment.method
     if method is None:
         raise BadInput("method", "there is no method.", "For example method=salun; `expunge list methods` shows all.")
-    engine.check(method, work.experiment.addons, kind=work.split.kind, streams=("forget", "retain", "validation"), artefacts=("recipe",))
+    engine.check(method, work.experiment.addons, kind=work.split.kind, streams=STREAMS, artefacts=("recipe",))
 
 
 def _architecture(model: Component) -> dict[str, Any]:

@@ -16,7 +16,7 @@ class Tiny(Recipe):
     It goes on until the training set is fitted, because a model that remembers nothing has nothing to forget.
     """
 
-    epochs: PositiveInt = hyper(14, "passes over the training data")
+    epochs: PositiveInt = hyper(12, "passes over the training data")
     lr: PositiveFloat = hyper(0.1, "largest learning rate", low=0.005, high=0.5, log=True)
     momentum: Fraction = hyper(0.9, "Nesterov momentum", lt=1)
     weight_decay: NonNegativeFloat = hyper(5e-4, "coupled, as the papers use it")
