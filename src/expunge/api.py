@@ -159,7 +159,7 @@ def train(
     num_classes = _outputs(model, stream)
     _check_labels({"train": stream}, num_classes)
     chosen = _component("recipes", recipe, "recipe", hyperparameters)
-    checkpoints = DiskCheckpoints(checkpoint) if checkpoint is not None else None
+    checkpoints = DiskCheckpoints(checkpoint, identity=[chosen.tree(), seed]) if checkpoint is not None else None
     outcome = run_recipe(model, stream, chosen, seed=seed, num_classes=num_classes, checkpoints=checkpoints, report=report)
     return {"recipe": chosen.tree(), "seed": seed, "phases": outcome.phases, "cost": outcome.cost}
 
@@ -174,7 +174,7 @@ def evaluate(
     test: Examples,
     validation: Examples | None = None,
     kind: str | None = None,
-    batch_size: int = 1000,
+    batch_size: int = 250,
 ) -> dict[str, Any]:
     """Return the table of every metric, with intervals, targets and the retrained band, as plain values.
 

@@ -94,7 +94,7 @@ class Evaluate(Component):
     retrained: NonNegativeInt | None = hyper(
         None, "retrained models; as many as seeds if not given. With 0 no gap and no band can be measured"
     )
-    batch_size: PositiveInt = hyper(1000, "examples in a forward pass while scoring")
+    batch_size: PositiveInt = hyper(250, "examples in a forward pass while scoring")
     workers: NonNegativeInt = hyper(0, "processes that train and unlearn; 0 takes one for each processor")
     threads: PositiveInt = hyper(1, "threads of each process on a CPU; another number gives other rounding, and so other run folders")
 

@@ -39,6 +39,9 @@ class Progress:
         self.total = len(event["jobs"])
         self.all = self.bars.add_task("all runs", total=self.total)
 
+    def _on_warning(self, event: dict[str, Any]) -> None:
+        self.console.print(f"warning: {event.get('title', '')}: {event.get('message', event)}", markup=False)
+
     def _on_start(self, event: dict[str, Any]) -> None:
         self.tasks[event["title"]] = self.bars.add_task(f"  {event['title']}", total=None)
 

@@ -100,10 +100,15 @@ class WhitenedNet(nn.Module):
         self.groups = nn.Sequential(*(ConvGroup(a, b) for a, b in zip((8 * channels, *widths[:2]), widths, strict=True)))
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
 
+    @property
+    def passes_per_example(self) -> int:
+        """How often each example goes through the net in one call: twice while averaging over mirror images."""
+        return 2 if self.flip_average and not self.training else 1
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[B, num_classes]`` for normalised pictures ``[B, C, H, W]``."""
         features = self._features(x)
-        if self.flip_average and not self.training:
+        if self.passes_per_example == 2:
             features = (features + self._features(x.flip(3))) / 2
         return self.head(features)
 

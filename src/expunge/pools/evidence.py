@@ -15,7 +15,7 @@ from expunge.runs import atomic_write
 
 
 @torch.no_grad()
-def collect(model: nn.Module, data: Data, size: int = 1000) -> np.ndarray:
+def collect(model: nn.Module, data: Data, size: int = 250) -> np.ndarray:
     """Return the logits of all examples in canonical order, float32 ``[N + T, C]``: eval mode, no augmentation, each example once.
 
     Raises:

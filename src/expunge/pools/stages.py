@@ -29,6 +29,7 @@ from expunge.models import checkpoint
 from expunge.models.model import create
 from expunge.pools import evidence
 from expunge.training.checkpoints import DiskCheckpoints
+from expunge.training.precision import resolve_precision
 from expunge.training.train import train as train_model
 
 Report = Callable[[dict[str, Any]], None]
@@ -163,6 +164,7 @@ def train(work: Workplace, index: np.ndarray, seed: int, title: str) -> Run:
         "examples": hashlib.sha256(index.tobytes()).hexdigest()[:16],
         "model": _architecture(work.experiment.model),
         "train": work.experiment.train.tree(),
+        "precision": resolve_precision(getattr(work.experiment.train, "precision", "float32"), work.device),
         "seed": seed,
         "device": work.device.type,
         "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
@@ -177,7 +179,7 @@ def train(work: Workplace, index: np.ndarray, seed: int, title: str) -> Run:
             work.experiment.train,
             seed=seed,
             num_classes=work.data.num_classes,
-            checkpoints=DiskCheckpoints(folder / "checkpoint.safetensors"),
+            checkpoints=DiskCheckpoints(folder / "checkpoint.safetensors", identity=identity),
             report=report,
         )
         return model, {"phases": outcome.phases, "cost": outcome.cost, "examples": len(index)}
@@ -344,7 +346,12 @@ def _stage(
     record = {"status": "ok", **record, "title": title, "identity": identity, "weights": checkpoint.weights_hash(model)}
     checkpoint.save(model, folder / "weights.safetensors", work.experiment.tree())
     if record["status"] == "ok":
-        evidence.save(folder / "logits.npy", evidence.collect(model, work.data, work.experiment.evaluate.batch_size))
+        logits = evidence.collect(model, work.data, work.experiment.evaluate.batch_size)
+        rows = int((~np.isfinite(logits).all(axis=1)).sum())
+        if rows:
+            record |= {"status": "diverged", "failure": {"reason": f"its outputs are not finite for {rows} of {len(logits)} examples"}}
+        else:
+            evidence.save(folder / "logits.npy", logits)
     runs.write_json(folder / "record.json", record)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     work.report({"event": "end", "title": title, "folder": str(folder), "status": record["status"]})
