@@ -64,6 +64,7 @@ def check(requests: Sequence[Request]) -> None:
         BadInput: see `stages.check_request`; or the output folder is read-only or the disk is full.
     """
     for request in requests:
+        stages.check_model(request.workplace())
         for row in request.rows:
             stages.check_request(request.workplace(row))
     if requests:

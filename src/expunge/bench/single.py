@@ -12,6 +12,7 @@ from expunge.pools.stages import Run, Workplace
 
 def train(experiment: Experiment, progress: Any) -> list[str]:
     """Train the original and return what to print."""
+    stages.check_model(Workplace(experiment))
     runs.check_writable(Workplace(experiment).out)
     with progress as shown:
         work = Workplace(experiment, shown.report)
@@ -25,6 +26,7 @@ def unlearn(experiment: Experiment, progress: Any) -> list[str]:
     Raises:
         Diverged: the run stopped being finite; its folder holds the last good weights.
     """
+    stages.check_model(Workplace(experiment))
     stages.check_request(Workplace(experiment))
     runs.check_writable(Workplace(experiment).out)
     with progress as shown:
@@ -59,5 +61,5 @@ def _parts(work: Workplace) -> dict[str, np.ndarray]:
         return {name: getattr(work.split, name) for name in ("forget", "retain", "validation", "test", "test_forgotten")}
     if work.experiment.model.weights is not None:
         return {"train": work.data.train_index.numpy(), "test": work.data.test_index.numpy()}
-    train, validation = stages.validation_split(work.plain_data, work.experiment.seed)
+    train, validation = stages.validation_split(work.plain_data, work.experiment.seed, work.validation_fraction)
     return {"train": train, "validation": validation, "test": work.data.test_index.numpy()}

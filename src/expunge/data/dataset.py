@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expunge.config import Component, Flag, PositiveInt, hyper
+from expunge.config import Component, Flag, Fraction, PositiveInt, hyper
 from expunge.data.augmentation import Augmentation
 from expunge.data.source import LoaderSource, TensorSource
 from expunge.errors import BadInput
@@ -82,6 +82,9 @@ class Dataset(Component):
 
     train_limit: PositiveInt | None = hyper(None, "use only the first training examples, this many")
     test_limit: PositiveInt | None = hyper(None, "use only the first test examples, this many")
+    validation_fraction: Fraction | None = hyper(
+        None, "share of each class that no model is trained on; 0.1 if not given, and 0 for weights from a file, whose training is past", lt=1
+    )
     augment: Flag | None = hyper(None, "random crops and flips while training; the data set's own habit if not given")
 
     @abstractmethod
@@ -188,6 +191,8 @@ def from_tensors(
     if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
         found = f"{list(x_train.shape)} {x_train.dtype} and {list(x_test.shape)} {x_test.dtype}"
         raise BadInput("data", f"training and test inputs must have one shape and type, got {found}.")
+    for where, x in (("data.x_train", x_train), ("data.x_test", x_test)):
+        _check_finite(where, x)
     labels = [_matching("data.y_train", y_train, x_train), _matching("data.y_test", y_test, x_test)]
     source = TensorSource(torch.cat([x_train, x_test]), torch.cat(labels), device, augmentation)
     return from_source(source, len(x_train), name=name, class_names=class_names, mean=mean, std=std)
@@ -199,6 +204,12 @@ def _channels_first(x: Tensor) -> Tensor:
     if x.dim() == 3:
         return x[:, None]
     return x.permute(0, 3, 1, 2) if x.dim() == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3) else x
+
+
+def _check_finite(where: str, x: Tensor) -> None:
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        rows = int((~torch.isfinite(x.flatten(1)).all(1)).sum())
+        raise BadInput(where, f"{rows} of {len(x)} inputs hold values that are not finite.", "Remove or repair them.")
 
 
 def _matching(where: str, labels: Any, inputs: Tensor) -> Tensor:

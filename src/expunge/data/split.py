@@ -289,7 +289,7 @@ def _checked_forget(forget: np.ndarray, data: Data, candidates: np.ndarray, vali
         raise BadInput("forget", f"{_some(unique[counts > 1])} named more than once.", "Name each example once.")
     held_out = np.intersect1d(unique, validation)
     if len(held_out):
-        remedy = "Leave them out, or train with another seed or validation_fraction=0."
+        remedy = "Leave them out, or use another seed or data.validation_fraction=0."
         raise BadInput(
             "forget", f"{_some(held_out)} in the validation part, which no model is trained on: there is nothing to forget.", remedy
         )

@@ -33,8 +33,6 @@ from expunge.training.precision import resolve_precision
 from expunge.training.train import train as train_model
 
 Report = Callable[[dict[str, Any]], None]
-STREAMS = ("forget", "retain", "validation")
-"""What exists for a method; it reaches those that it declares."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -68,9 +66,9 @@ def load_data(component: Component, device: torch.device) -> Data:
 
 
 @cache
-def _make_split(data: str, scenario: str, seed: int, device: torch.device) -> Split:
+def _make_split(data: str, scenario: str, seed: int, validation_fraction: float, device: torch.device) -> Split:
     component = config.build("scenarios", config.parse_yaml(scenario, "forget"), "forget")
-    return make_split(_load_data(data, device), component, seed)  # type: ignore[arg-type]
+    return make_split(_load_data(data, device), component, seed, validation_fraction)  # type: ignore[arg-type]
 
 
 @cache
@@ -106,8 +104,19 @@ class Workplace:
         """Which examples are forgotten, retained, held out."""
         if self.experiment.forget is None:
             raise BadInput("forget", "there is no request.", "For example forget=random forget.fraction=0.1.")
-        experiment = self.experiment
-        return _make_split(config.to_yaml(experiment.data.tree()), config.to_yaml(experiment.forget.tree()), experiment.seed, self.device)
+        data, scenario = (config.to_yaml(part.tree()) for part in (self.experiment.data, self.experiment.forget))
+        return _make_split(data, scenario, self.experiment.seed, self.validation_fraction, self.device)
+
+    @property
+    def validation_fraction(self) -> float:
+        """Share of the training examples that no model is trained on; foreign weights may have been trained on all of them."""
+        chosen = self.experiment.data.validation_fraction
+        return chosen if chosen is not None else 0.1 if self.experiment.model.weights is None else 0.0
+
+    def streams(self) -> dict[str, Stream]:
+        """Return what exists for a method: forget, retain and, unless it is empty, validation."""
+        found = {name: self.split.stream(name, self.data) for name in ("forget", "retain", "validation")}
+        return {name: stream for name, stream in found.items() if len(stream)}
 
     @cached_property
     def data(self) -> Data:
@@ -221,7 +230,7 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str) -> Ru
             checkpoint.load_into(model, original / "weights.safetensors")
         context = Context(
             model,
-            {name: split.stream(name, work.data) for name in STREAMS},
+            work.streams(),
             needs=set(method.needs).union(*(addon.needs for addon in addons)),
             seed=seed,
             num_classes=work.data.num_classes,
@@ -260,7 +269,7 @@ def original(work: Workplace, number: int) -> Run:
     if work.experiment.model.weights is not None:
         return score(work, "original")
     if work.experiment.forget is None:
-        index = validation_split(work.plain_data, work.experiment.seed)[0]
+        index = validation_split(work.plain_data, work.experiment.seed, work.validation_fraction)[0]
     else:
         index = work.split.train
     return train(work, index, work.seed_of(number), f"original {number}")
@@ -305,12 +314,17 @@ def find(folder: str | Path) -> Run:
     return found
 
 
+def check_model(work: Workplace) -> None:
+    """Refuse a model that cannot take the data, and a weights file that is damaged or does not fit, before any work."""
+    work.new_model(0, weights=True)
+
+
 def check_request(work: Workplace) -> None:
     """Refuse a method or an add-on that cannot serve the request, before any work."""
     method = work.experiment.method
     if method is None:
         raise BadInput("method", "there is no method.", "For example method=salun; `expunge list methods` shows all.")
-    engine.check(method, work.experiment.addons, kind=work.split.kind, streams=STREAMS, artefacts=("recipe",))
+    engine.check(method, work.experiment.addons, kind=work.split.kind, streams=tuple(work.streams()), artefacts=("recipe",))
 
 
 def _architecture(model: Component) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def read_ids(path: Path) -> list[int]:
     names = [cell.strip().lower() for cell in rows[0][1]]
     if any(name and not _is_number(part) for name in names for part in name.split()):
         column = _column(path, names)
+        if len(rows) == 1:
+            raise BadInput("forget.file", f"{path} holds a header ({', '.join(names)}) and no numbers.")
         return [_number(path, line, row[column] if column < len(row) else "") for line, row in rows[1:]]
     return [_number(path, line, part) for line, row in rows for cell in row for part in cell.split()]
 
