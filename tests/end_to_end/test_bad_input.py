@@ -104,7 +104,15 @@ def _ids(tmp_path, text: str) -> str:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("", "no numbers"), ("99999\n", "out of range"), ("-4\n", "-4"), ("1500\n", "test part"), ("12 12\n", "12"), ("one\n", "header (one) and no numbers"), ("1\none\n", "'one' is not a whole number")],
+    [
+        ("", "no numbers"),
+        ("99999\n", "out of range"),
+        ("-4\n", "-4"),
+        ("1500\n", "test part"),
+        ("12 12\n", "12"),
+        ("one\n", "header (one) and no numbers"),
+        ("1\none\n", "'one' is not a whole number"),
+    ],
 )
 def test_wrong_ids_are_refused(text, expected, run, tmp_path):
     status, error = run("unlearn", *BASE, "forget=ids", f"forget.file={_ids(tmp_path, text)}", "method=salun")
