@@ -305,12 +305,12 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
-    data: Component
-    model: Component
-    train: Component
-    forget: Component | None = None
-    method: Component | None = None
-    addons: tuple[Component, ...] = ()
+    data: Any  # a Dataset, Model, Recipe, Scenario, Method and Addons: classes of higher layers, made by `build` alone
+    model: Any
+    train: Any
+    forget: Any = None
+    method: Any = None
+    addons: tuple[Any, ...] = ()
     evaluate: Evaluate = Evaluate()
     seed: NonNegativeInt = 0
     device: str = "auto"

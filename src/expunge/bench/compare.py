@@ -159,7 +159,7 @@ def record_of(request: Request, number: int, folders: Mapping[str, str], provena
         "retrained": views(retrained),
         **{label: views(found) for label, found in unlearned.items()},
     }
-    rows = {label: outcomes for label, outcomes in seen.items() if label not in ("original", "retrained")}
+    rows: dict[str, Sequence[Any]] = {label: outcomes for label, outcomes in seen.items() if label not in ("original", "retrained")}
     return {
         "format": 1,
         "title": request.title,

@@ -90,3 +90,27 @@ def nash(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients
     cosine = dot(u, v)
     factor = torch.where(cosine > -1 + 1e-9, (1 + cosine).clamp_min(1e-9).rsqrt(), torch.zeros_like(cosine))
     return _scale(factor, _axpy(1.0, u, v))
+
+
+def of_unit_length(combiner: Combiner) -> Combiner:
+    """Return the combiner that first scales every group's gradient to length one; a zero gradient stays zero."""
+
+    def combine(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
+        return combiner({name: _scale(1 / norm(parts).clamp_min(_TINY), parts) for name, parts in gradients.items()}, state)
+
+    return combine
+
+
+def orthogonal(group: str, to: str) -> Combiner:
+    """Return one group's gradient without its component along another's, whatever the sign; the other's own step is left out.
+
+    Args:
+        group: whose gradient is projected.
+        to: whose gradient the result is orthogonal to, over all parameters together.
+    """
+
+    def combine(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
+        own, other = gradients[group], gradients[to]
+        return _axpy(-dot(own, other) / dot(other, other).clamp_min(_TINY), other, own)
+
+    return combine

@@ -1,7 +1,8 @@
 """All that a method may touch: declared streams, the original, teachers, generators, the cost meter."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,12 +20,13 @@ TeacherKind = Literal["original", "random", "retrained"]
 
 
 class Context:
-    """The world of a method. It holds no test data, and no stream that the method has not declared.
+    """The world of a method and its add-ons. It holds no test data, and no stream that none of them has declared.
 
     Args:
         model: the model to change, in place.
         streams: what exists: ``forget``, ``retain``, ``validation``, ``train``, ``surrogate``.
-        needs: what the method declares; everything else raises `UndeclaredAccess`.
+        needs: what the method and its add-ons declare; everything else raises `UndeclaredAccess`. A run narrows it to what the part
+            that is at work declares, see `granted`.
         seed: seeds every random choice.
         num_classes: outputs of the model.
         forget_classes: classes that are to be forgotten as a whole; empty for other requests.
@@ -54,7 +56,7 @@ class Context:
     ):
         self.model, self.seed, self.num_classes = model, seed, num_classes
         self.forget_classes, self.kind = forget_classes, kind
-        self.needs = frozenset(needs)
+        self.needs = self._run_needs = frozenset(needs)
         self.fixed = _fixed(model)
         self.cost = CostMeter()
         self.original = Snapshot(model)
@@ -69,6 +71,15 @@ class Context:
     def device(self) -> torch.device:
         """The device of the model."""
         return next(self.model.parameters()).device
+
+    @contextmanager
+    def granted(self, needs: Iterable[str]) -> Iterator[None]:
+        """Let only these streams and artefacts be read inside: what the method, or an add-on, declares for itself."""
+        before, self.needs = self.needs, frozenset(needs)
+        try:
+            yield
+        finally:
+            self.needs = before
 
     def stream(self, name: str | Stream) -> Stream:
         """Return a declared stream; a stream that the method has built itself passes through.
@@ -87,7 +98,7 @@ class Context:
 
     def _declared(self, name: str) -> None:
         if name not in self.needs:
-            raise UndeclaredAccess(f"the method reads {name!r} but declares only {sorted(self.needs)}")
+            raise UndeclaredAccess(f"the method, or an add-on, reads {name!r} but declares only {sorted(self.needs)}")
 
     def _check_built(self, stream: Stream) -> None:
         given = {name: part for name, part in self._streams.items() if part.source is stream.source}
@@ -95,7 +106,7 @@ class Context:
             return
         allowed = [part.index for name, part in given.items() if name in self.needs]
         if not allowed or not bool(torch.isin(stream.index, torch.cat(allowed)).all()):
-            raise UndeclaredAccess(f"the stream {stream.name!r} holds examples outside of what the method declares, {sorted(self.needs)}")
+            raise UndeclaredAccess(f"the stream {stream.name!r} holds examples outside of what its reader declares, {sorted(self.needs)}")
 
     def is_forgotten(self, stream: Stream) -> bool:
         """Return whether all examples of a stream are to be forgotten."""
@@ -118,7 +129,7 @@ class Context:
     def architecture(self) -> Architecture:
         """Where the model's head, features and blocks are."""
         present = [name for name in ("retain", "forget", "train", "validation") if name in self._streams]
-        name = next((name for name in present if name in self.needs), present[0])
+        name = next((name for name in present if name in self._run_needs), present[0])
         batch = next(iter(self._streams[name].batches(2)))
         with self.cost.paused():
             return Architecture(self.model, batch.x, head=self._head) if self._head else Architecture(self.model, batch.x)

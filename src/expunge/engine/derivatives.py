@@ -28,7 +28,8 @@ def jvp(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[
     with warnings.catch_warnings():
         # torch compiles its own forward-mode rules with the deprecated torch.jit.script on first use.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
-        return torch.func.jvp(function, primals, tangents)
+        value, slope = torch.func.jvp(function, primals, tangents)
+        return value, slope
 
 
 @contextmanager
@@ -171,45 +172,56 @@ def batch_fisher(context: Context, stream: str | Stream, size: int = 32) -> Vect
     return {name: value / chosen.steps(size) for name, value in total.items()}
 
 
-def fisher_product(context: Context, stream: str | Stream, vector: Vector, size: int = 256) -> Vector:
-    """Return ``F v`` for the empirical Fisher ``F = E g g^T``: two passes, ``g.v`` forward and the weighted gradient back."""
-    chosen = context.stream(stream)
-    parameters, buffers = _state(context)
-    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+Losses = Callable[[Vector], Tensor]
+"""Maps parameters to the cross entropies of one batch, ``[B]``."""
+
+
+def _batch_losses(context: Context, stream: Stream, size: int) -> Iterator[tuple[Batch, Losses]]:
+    """Yield each batch with its losses as a function of the parameters, in eval mode; the cost meter rests inside."""
+    _, rest = _state(context)
     with modes_kept(context.model):
         context.model.eval()
-        for batch in chosen.batches(size):
+        for batch in stream.batches(size):
 
             def losses(values: Vector, batch: Batch = batch) -> Tensor:
-                return F.cross_entropy(functional_call(context.model, (values, buffers), (batch.x,)).float(), batch.y, reduction="none")
+                logits = functional_call(context.model, (values, rest), (batch.x,)).float()
+                return F.cross_entropy(logits, batch.y, reduction="none")
 
             with context.cost.paused():
-                _, slopes = jvp(losses, (parameters,), (vector,))
-                weighted = grad(lambda values, slopes=slopes, losses=losses: (losses(values) * slopes.detach()).sum())(parameters)
-            context.cost.add(forward=3 * len(batch), backward=len(batch))
-            for name, value in weighted.items():
-                total[name] += value
+                yield batch, losses
+
+
+def _mean_product(
+    context: Context, stream: str | Stream, size: int, product: Callable[[Losses, Vector], Vector], *, forward: int, backward: int
+) -> Vector:
+    """Return the sum of a product over batches divided by the examples, and charge its passes."""
+    chosen = context.stream(stream)
+    parameters, _ = _state(context)
+    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    for _, losses in _batch_losses(context, chosen, size):
+        for name, value in product(losses, parameters).items():
+            total[name] += value
+    context.cost.add(forward=forward * len(chosen), backward=backward * len(chosen))
     return {name: value / len(chosen) for name, value in total.items()}
+
+
+def fisher_product(context: Context, stream: str | Stream, vector: Vector, size: int = 256) -> Vector:
+    """Return ``F v`` for the empirical Fisher ``F = E g g^T``: two passes, ``g.v`` forward and the weighted gradient back."""
+
+    def product(losses: Losses, parameters: Vector) -> Vector:
+        _, slopes = jvp(losses, (parameters,), (vector,))
+        return grad(lambda values: (losses(values) * slopes.detach()).sum())(parameters)
+
+    return _mean_product(context, stream, size, product, forward=3, backward=1)
 
 
 def hessian_product(context: Context, stream: str | Stream, vector: Vector, size: int = 256) -> Vector:
     """Return ``H v`` for the Hessian of the mean cross entropy over a stream, forward over reverse."""
-    chosen = context.stream(stream)
-    parameters, buffers = _state(context)
-    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    with modes_kept(context.model):
-        context.model.eval()
-        for batch in chosen.batches(size):
 
-            def value(values: Vector, batch: Batch = batch) -> Tensor:
-                return F.cross_entropy(functional_call(context.model, (values, buffers), (batch.x,)).float(), batch.y, reduction="sum")
+    def product(losses: Losses, parameters: Vector) -> Vector:
+        return jvp(grad(lambda values: losses(values).sum()), (parameters,), (vector,))[1]
 
-            with context.cost.paused():
-                _, product = jvp(grad(value), (parameters,), (vector,))
-            context.cost.add(forward=2 * len(batch), backward=2 * len(batch))
-            for name, part in product.items():
-                total[name] += part
-    return {name: part / len(chosen) for name, part in total.items()}
+    return _mean_product(context, stream, size, product, forward=2, backward=2)
 
 
 def conjugate_gradient(
@@ -259,21 +271,14 @@ def published_woodfisher(context: Context, stream: str | Stream, vector: Vector,
     """
     chosen = context.stream(stream)
     chosen = chosen.subset(chosen.index[: samples + 2])
-    parameters, buffers = _state(context)
-    with modes_kept(context.model):
-        context.model.eval()
-        first = per_example_gradients(context, next(chosen.batches(1)))
-        g0 = {name: value[0] for name, value in first.items()}
-        with_g0, with_v = [], []
-        for batch in chosen.batches(256):
-
-            def losses(values: Vector, batch: Batch = batch) -> Tensor:
-                return F.cross_entropy(functional_call(context.model, (values, buffers), (batch.x,)).float(), batch.y, reduction="none")
-
-            with context.cost.paused():
-                with_g0.append(jvp(losses, (parameters,), (g0,))[1].double())
-                with_v.append(jvp(losses, (parameters,), (vector,))[1].double())
-            context.cost.add(forward=4 * len(batch))
+    parameters, _ = _state(context)
+    first = per_example_gradients(context, next(chosen.batches(1)))
+    g0 = {name: value[0] for name, value in first.items()}
+    with_g0, with_v = [], []
+    for _, losses in _batch_losses(context, chosen, 256):
+        with_g0.append(jvp(losses, (parameters,), (g0,))[1].double())
+        with_v.append(jvp(losses, (parameters,), (vector,))[1].double())
+    context.cost.add(forward=4 * len(chosen))
     a, b = torch.cat(with_g0).tolist(), torch.cat(with_v).tolist()
     scale, spent = 1.0, 0.0  # o = scale * g_0 and k = v - spent * g_0
     for a_i, b_i in zip(a[1:], b[1:], strict=True):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from expunge.engine.context import Context
+from expunge.engine.norms import recalibrate as recalibrate_norms
 from expunge.engine.parameters import Vector, leaves, owner_of
-from expunge.engine.phase import recalibrate as recalibrate_norms
 from expunge.engine.select import Mask
 
 
@@ -20,11 +20,13 @@ class Edit:
         name: what it is called in logs.
         apply: changes the context's model in place; runs without gradients.
         reshapes: whether the edit changes the shape of a parameter, so that masks by name no longer fit.
+        needs: what it may read; `run` sets it to what its maker declares.
     """
 
     name: str
     apply: Callable[[Context], None]
     reshapes: bool = False
+    needs: frozenset[str] | None = None
 
 
 def add(vector: Mapping[str, Tensor], scale: float = 1.0) -> Edit:

@@ -1,9 +1,8 @@
 """Phase and `run_phase`: the only optimiser step in the package."""
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
@@ -15,24 +14,15 @@ from torch.nn.utils import parametrize
 from expunge.engine import randomness
 from expunge.engine.combine import Combiner, Gradients
 from expunge.engine.context import Context
-from expunge.engine.parameters import (
-    Snapshot,
-    base_name,
-    effective,
-    is_adapter,
-    is_norm,
-    leaves,
-    modes_kept,
-    owner_of,
-    running_statistics_kept,
-)
+from expunge.engine.norms import layer_of, norms_apart_from, recalibrate
+from expunge.engine.order import Order, reading
+from expunge.engine.parameters import Snapshot, base_name, effective, is_norm, leaves, modes_kept, owner_of, running_statistics_kept
 from expunge.engine.select import Mask, frozen_names
-from expunge.engine.stream import Batch, Stream
+from expunge.engine.stream import Batch
 from expunge.engine.terms import Forward, Penalty, Progress, Term, Weight
 from expunge.engine.update import AfterStep, Optimizer, Perturb, Schedule, Step, constant, enforce, sgd
-from expunge.errors import BadInput, Diverged
+from expunge.errors import Diverged
 
-Order = Literal["zip", "sequential", "interleave", "mixed"]
 NormPolicy = Literal["train", "frozen", "recalibrate"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -70,6 +60,8 @@ class Phase:
         augment: whether pictures are augmented.
         precision: of the forward pass; losses and weights stay float32.
         name: what the phase is called in logs.
+        at_end: rules that change the weights once, when the phase is over; the mask is not enforced after them.
+        needs: what its terms and rules may read; `run` sets it to what its maker declares.
     """
 
     terms: Sequence[Term | Penalty]
@@ -93,6 +85,8 @@ class Phase:
     augment: bool = True
     precision: Precision = "float32"
     name: str = ""
+    at_end: tuple[AfterStep, ...] = ()
+    needs: frozenset[str] | None = None
 
     def __post_init__(self):
         """Refuse combinations that would quietly do something else.
@@ -173,11 +167,9 @@ class _Loop:
         self.context, self.phase, self.checkpoints = context, phase, checkpoints
         self.terms = [term for term in phase.terms if isinstance(term, Term)]
         self.penalties = [term for term in phase.terms if isinstance(term, Penalty)]
-        self.streams = _streams(context, self.terms)
-        for name in [name for term in self.terms for name in term.uses]:
-            if name not in self.streams:
-                self.streams[name] = context.stream(name)
-        _check_streams(phase, self.streams)
+        self.reading = reading(
+            context, self.terms, order=phase.order, epoch_of=phase.epoch_of, batch_size=phase.batch_size, augment=phase.augment
+        )
         self.labels = dict(zip(map(id, phase.terms), _distinct([term.label for term in phase.terms]), strict=True))
         self.parameters = _movable(context.model, phase.trainable)
         self.mask = _leaf_mask(context.model, phase.mask, self.parameters)
@@ -186,9 +178,10 @@ class _Loop:
             name for term in self.terms if term.features for name in term.uses
         }
         self.rule_state: dict[str, Tensor] = {}
+        looks = phase.combine is not None or phase.perturb is not None or phase.clip is not None
+        self.still = {name: value == 0 for name, value in self.mask.items()} if looks else {}
         self.result = PhaseResult()
-        self.steps_per_epoch = self._steps_per_epoch()
-        self.total_steps = phase.epochs * self.steps_per_epoch
+        self.total_steps = phase.epochs * self.reading.steps_per_epoch()
         if phase.steps is not None:
             self.total_steps = min(phase.steps, self.total_steps)
         self.pending: list[tuple[int, str, Tensor, int]] = []
@@ -202,14 +195,17 @@ class _Loop:
         if found is not None:
             self.result = found
         self.good, self.good_name = Snapshot(self.context.model), self._where()
-        with _effective_masks(self.context.model, self.phase.mask):
-            while not self._done():
-                self._epoch()
-                self.good, self.good_name = Snapshot(self.context.model), self._where()
-                self._select()
-                if not self.phase.stop_every:
-                    self._ask_to_stop()
-                self.checkpoints.save(self.context, self.optimizer, self.rule_state, self.result)
+        _hand_to_adapters(self.context.model, self.phase.mask)
+        while not self._done():
+            self._epoch()
+            self.good, self.good_name = Snapshot(self.context.model), self._where()
+            self._select()
+            if not self.phase.stop_every:
+                self._ask_to_stop()
+            self.checkpoints.save(self.context, self.optimizer, self.rule_state, self.result)
+        with torch.no_grad():
+            for rule in self.phase.at_end:
+                rule(Step(self.context, self.parameters, self._progress(), self.rule_state, 0.0))
         if self.result.selected_epoch is not None:
             Snapshot.of(_within(self.rule_state, _SELECTED)).restore(self.context.model)
         if self.phase.norm == "recalibrate":
@@ -235,15 +231,15 @@ class _Loop:
             self.result.stopped = bool(self._ask(self.phase.stop, self._progress()))
 
     def _recalibrate(self) -> None:
-        streams = [stream for stream in self.streams.values() if not self.context.is_forgotten(stream)] or list(self.streams.values())
+        every = list(self.reading.streams.values())
         norms = [module for module in self.context.model.modules() if is_norm(module) and module.training]
-        recalibrate(self.context, streams, _size(self.phase, next(iter(self.streams))), norms)
+        recalibrate(self.context, [s for s in every if not self.context.is_forgotten(s)] or every, self.reading.joint_size, norms)
 
     def _epoch(self) -> None:
         """Run one epoch, or less if the stop rule ends it."""
         torch.manual_seed(randomness.derive(self.context.seed, "torch", self.context.phase, self.result.epochs))
         self.sums, self.counts = {}, {}
-        for batches in self._batches(self.result.epochs):
+        for batches in self.reading.epoch(self.result.epochs):
             self._step(batches)
             if self.phase.stop_every and self.result.steps % self.phase.stop_every == 0:
                 self._check()
@@ -276,68 +272,6 @@ class _Loop:
 
     def _where(self) -> str:
         return f"after epoch {self.result.epochs} of phase {self.context.phase}"
-
-    # Batches
-
-    def _steps_per_epoch(self) -> int:
-        sizes = {name: stream.steps(_size(self.phase, name)) for name, stream in self.streams.items()}
-        if self.phase.order == "sequential":
-            return sum(sizes[name] for name in self._own_streams())
-        if self.phase.order == "mixed":
-            return -(-sum(map(len, self.streams.values())) // _size(self.phase, next(iter(self.streams))))
-        leader = sizes[self._leader()]
-        return leader * len(self._own_streams()) if self.phase.order == "interleave" else leader
-
-    def _own_streams(self) -> list[str]:
-        return list(dict.fromkeys(term.stream_name for term in self.terms))
-
-    def _leader(self) -> str:
-        return self.phase.epoch_of or max(self.streams, key=lambda name: self.streams[name].steps(_size(self.phase, name)))
-
-    def _read(self, name: str, epoch: int) -> Iterator[Batch]:
-        seed = randomness.derive(self.context.seed, "batches", self.context.phase)
-        return self.streams[name].batches(_size(self.phase, name), seed=seed, epoch=epoch, shuffle=True, augment=self.phase.augment)
-
-    def _cycle(self, name: str, start: int) -> Iterator[Batch]:
-        """Yield batches for ever; ``start`` is the first pass, so that an epoch never depends on the epochs before it."""
-        for epoch in itertools.count(start):
-            yield from self._read(name, epoch)
-
-    def _batches(self, epoch: int) -> Iterator[dict[str, Batch]]:
-        if self.phase.order == "sequential":
-            for name in self._own_streams():
-                for batch in self._read(name, epoch):
-                    yield {name: batch}
-            return
-        if self.phase.order == "mixed":
-            yield from self._mixed(epoch)
-            return
-        leader = self._leader()
-        others = {}
-        for name, stream in self.streams.items():
-            if name != leader:
-                passes = -(-self.streams[leader].steps(_size(self.phase, leader)) // stream.steps(_size(self.phase, name)))
-                others[name] = self._cycle(name, epoch * passes)
-        for batch in self._read(leader, epoch):
-            step = {name: batch if name == leader else next(others[name]) for name in self.streams}
-            if self.phase.order == "zip":
-                yield step
-            else:
-                yield from ({name: step[name]} for name in self._own_streams())
-
-    def _mixed(self, epoch: int) -> Iterator[dict[str, Batch]]:
-        """Yield shuffled batches over all streams, each split by stream."""
-        owner = torch.cat([torch.full((len(stream),), number) for number, stream in enumerate(self.streams.values())])
-        index = torch.cat([stream.index for stream in self.streams.values()])
-        seed = randomness.derive(self.context.seed, "batches", self.context.phase)
-        order = torch.argsort(randomness.bits(seed, "mixed/order", epoch, index), stable=True)
-        for chunk in order.split(_size(self.phase, next(iter(self.streams)))):
-            step = {}
-            for number, (name, stream) in enumerate(self.streams.items()):
-                part = index[chunk[owner[chunk] == number]]
-                if len(part):
-                    step[name] = next(stream.subset(part).batches(len(part), seed=seed, epoch=epoch, augment=self.phase.augment))
-            yield step
 
     # One step
 
@@ -382,7 +316,7 @@ class _Loop:
 
     def _active(self, batches: dict[str, Batch]) -> list[Term]:
         """Return the terms that contribute to this step; with ``interleave`` each stream's own turns are counted."""
-        turn = self.result.steps // (len(self._own_streams()) if self.phase.order == "interleave" else 1)
+        turn = self.result.steps // (len(self.reading.own) if self.phase.order == "interleave" else 1)
         return [term for term in self.terms if term.stream_name in batches and turn % term.every == 0]
 
     def _gradients(self, active: list[Term], batches: dict[str, Batch], progress: Progress, record: bool) -> Gradients:
@@ -391,14 +325,24 @@ class _Loop:
             self.pending += [(self.result.steps + 1, part.label, part.mean, part.examples) for part in losses]
         groups: dict[str, Tensor] = {}
         for part in losses:
-            groups[part.group] = groups.get(part.group, 0) + part.weight * part.value
-        moving = list(self.parameters.values())
+            value = part.weight * part.value
+            groups[part.group] = groups[part.group] + value if part.group in groups else value
         if self.phase.combine is None:
-            return _grad(sum(groups.values()), moving)
+            return self._gradient(torch.stack(list(groups.values())).sum())
         parts = {}
         for position, (group, value) in enumerate(groups.items()):
-            parts[group] = _grad(value, moving, retain=position < len(groups) - 1)
-        return self.phase.combine(parts, self.rule_state)
+            parts[group] = self._gradient(value, retain=position < len(groups) - 1)
+        # A second look, as sharpness-aware steps take, leaves what the combiner remembers as it is.
+        return self.phase.combine(parts, self.rule_state if record else dict(self.rule_state))
+
+    def _gradient(self, loss: Tensor, retain: bool = False) -> Gradients:
+        """Return the gradient, zero where the mask lets nothing move: combiners, clipping and ascent see what can move and no more."""
+        found = _grad(loss, list(self.parameters.values()), retain)
+        if not self.still:
+            return found
+        return [
+            part.masked_fill(self.still[name], 0) if name in self.still else part for name, part in zip(self.parameters, found, strict=True)
+        ]
 
     def _losses(self, active: list[Term], batches: dict[str, Batch], progress: Progress) -> list[_Part]:
         """Return what each term contributes; in a mixed batch a mean is taken over the whole batch."""
@@ -428,7 +372,8 @@ class _Loop:
         forwards: dict[str, Forward] = {}
         if self.phase.order == "mixed" and len(batches) > 1:
             parts = list(batches.values())
-            joint = Batch(*(torch.cat([getattr(part, key) for part in parts]) for key in ("x", "y", "index")), "mixed")
+            x, y, index = (torch.cat([getattr(part, key) for part in parts]) for key in ("x", "y", "index"))
+            joint = Batch(x, y, index, "mixed")
             whole = Forward(self.context, joint, self.phase.precision, forwards, with_features=bool(self.features))
             start = 0
             for name, batch in batches.items():
@@ -470,51 +415,12 @@ class _Loop:
         moving = {id(parameter) for parameter in self.parameters.values()}
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) in moving)
-        alone = all(map(self.context.is_forgotten, self.streams.values()))
+        alone = all(map(self.context.is_forgotten, self.reading.streams.values()))
         policy = phase.norm or ("frozen" if alone else "train")
         fixed = frozen_names(phase.mask) if phase.mask else set()
-        movable = {_layer(name) for name in self.parameters if name not in fixed}
-        for module in _norms_apart_from(model, movable) if policy != "frozen" else filter(is_norm, model.modules()):
+        movable = {layer_of(name) for name in self.parameters if name not in fixed}
+        for module in norms_apart_from(model, movable) if policy != "frozen" else filter(is_norm, model.modules()):
             module.eval()
-
-
-def _layer(name: str) -> str:
-    """Return the layer to which a parameter belongs, or which its adapter changes."""
-    if is_adapter(name):
-        return f".{name}".partition(".parametrizations.")[0].removeprefix(".")
-    return base_name(name).rpartition(".")[0]
-
-
-def _norms_apart_from(model: nn.Module, movable: set[str]) -> Iterator[nn.Module]:
-    """Yield the norm layers that cannot change; one without weights of its own goes with the layer before it."""
-    layers = [_layer(name) for name, _ in model.named_parameters()]
-    moves = bool(layers) and layers[0] in movable
-    for name, module in model.named_modules():
-        if name in layers:
-            moves = name in movable
-        if is_norm(module) and not moves:
-            yield module
-
-
-def _streams(context: Context, terms: list[Term]) -> dict[str, Stream]:
-    streams: dict[str, Stream] = {}
-    for term in terms:
-        stream = context.stream(term.stream)
-        if streams.setdefault(term.stream_name, stream) is not stream:
-            raise ValueError(f"two different streams are called {term.stream_name!r}")
-    return streams
-
-
-def _check_streams(phase: Phase, streams: Mapping[str, Stream]) -> None:
-    if not streams:
-        raise ValueError("a phase needs at least one term on a stream")
-    for name, stream in streams.items():
-        if not len(stream):
-            raise BadInput(name, "the stream holds no example.", "Choose a request that leaves some, or another method.")
-        if _size(phase, name) < 1:
-            raise ValueError(f"a batch of {name!r} must hold at least one example, got {_size(phase, name)}")
-    if phase.epoch_of is not None and phase.epoch_of not in streams:
-        raise ValueError(f"epoch_of={phase.epoch_of!r} is none of the phase's streams: {sorted(streams)}")
 
 
 def _distinct(labels: Sequence[str]) -> list[str]:
@@ -527,10 +433,6 @@ _SELECTED = "selected/"
 
 def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _size(phase: Phase, name: str) -> int:
-    return phase.batch_size if isinstance(phase.batch_size, int) else phase.batch_size[name]
 
 
 def _weight(weight: Weight, progress: Progress) -> float:
@@ -557,23 +459,14 @@ def _leaf_mask(model: nn.Module, mask: Mask | None, parameters: Mapping[str, nn.
     return {name: value for name, value in mask.items() if name in parameters and bool((value != 1).any())}
 
 
-class _effective_masks:  # noqa: N801 - a context manager reads better in lower case
-    """Hand the mask to reparametrisations that carry an update of their own (LoRA), for the time of a phase."""
-
-    def __init__(self, model: nn.Module, mask: Mask | None):
-        self.model, self.mask, self.touched = model, mask or {}, []
-
-    def __enter__(self) -> None:
-        for name, value in self.mask.items():
-            owner, attribute = owner_of(self.model, name)
-            if parametrize.is_parametrized(owner, attribute):
-                for adapter in owner.parametrizations[attribute]:
-                    if hasattr(adapter, "mask"):
-                        adapter.mask = value
-                        self.touched.append(adapter)
-
-    def __exit__(self, *error: object) -> None:
-        pass  # the mask stays until the adapter is merged, else the merge would lift it
+def _hand_to_adapters(model: nn.Module, mask: Mask | None) -> None:
+    """Give the mask to reparametrisations that carry an update of their own (LoRA). They keep it until they are merged."""
+    for name, value in (mask or {}).items():
+        owner, attribute = owner_of(model, name)
+        if parametrize.is_parametrized(owner, attribute):
+            for adapter in getattr(owner, "parametrizations")[attribute]:  # noqa: B009 - typed as a module otherwise
+                if hasattr(adapter, "mask"):
+                    adapter.mask = value
 
 
 def _grad(loss: Tensor, parameters: list[nn.Parameter], retain: bool = False) -> Gradients:
@@ -584,26 +477,3 @@ def _grad(loss: Tensor, parameters: list[nn.Parameter], retain: bool = False) ->
 def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
     """Return the gradient in the parameter's memory layout, as ``backward`` does; optimisers and norms are slow on mixed ones."""
     return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
-
-
-@torch.no_grad()
-def recalibrate(context: Context, streams: Sequence[Stream], size: int = 256, norms: Sequence[nn.Module] | None = None) -> None:
-    """Replace the running statistics of norm layers (all by default) by the average over whole streams, in place.
-
-    Batches are weighted equally, as with BatchNorm's ``momentum=None``.
-    """
-    norms = list(filter(is_norm, context.model.modules())) if norms is None else norms
-    before = [module.momentum for module in norms]
-    with modes_kept(context.model):
-        context.model.eval()
-        try:
-            for module in norms:
-                module.reset_running_stats()
-                module.momentum = None
-                module.train()
-            for stream in streams:
-                for batch in stream.batches(size, seed=context.seed, shuffle=True):
-                    context.model(batch.x)
-        finally:
-            for module, momentum in zip(norms, before, strict=True):
-                module.momentum = momentum

@@ -1,6 +1,7 @@
 """Run a method with its add-ons on a model."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -56,14 +57,16 @@ def check(method: Method, addons: Sequence[Addon] = (), *, kind: str, streams: S
 def run(context: Context, method: Method, addons: Sequence[Addon] = (), checkpoints: Checkpoints | None = None) -> Outcome:
     """Run a method on the context's model, in place, and return what it did.
 
-    The first add-on is the innermost: it sees the method's own steps.
+    The first add-on is the innermost: it sees the method's own steps. What an add-on declares widens nothing for the method.
 
     Raises:
         Diverged: see `run_phase`.
+        UndeclaredAccess: the method or an add-on reads what it does not declare.
     """
-    steps: Steps = method.steps(context)
+    borrowed = frozenset().union(*(addon.needs for addon in addons)) - method.needs
+    steps = _declaring(context, context.needs - borrowed, method.steps(context))
     for addon in addons:
-        steps = addon.rewrite(steps, context)
+        steps = _declaring(context, addon.needs, addon.rewrite(steps, context))
     outcome = Outcome()
     devices = [context.device] if context.device.type == "cuda" else []
     _warm_up()
@@ -73,12 +76,30 @@ def run(context: Context, method: Method, addons: Sequence[Addon] = (), checkpoi
             for step in steps:
                 _take(context, step, outcome, checkpoints)
         finally:
-            close = getattr(steps, "close", None)
-            if close is not None:
-                close()  # an add-on takes its adapters off here when a phase diverges
+            _close(steps)  # an add-on takes its adapters off here when a phase diverges
     context.model.eval()
     outcome.cost = context.cost.tree()
     return outcome
+
+
+def _declaring(context: Context, needs: Iterable[str], steps: Steps) -> Steps:
+    """Yield the steps of one part, computed with what it declares; those that it has made itself are marked with that."""
+    try:
+        while True:
+            with context.granted(needs):
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step if step.needs is not None else dataclasses.replace(step, needs=frozenset(needs))
+    finally:
+        with context.granted(needs):
+            _close(steps)
+
+
+def _close(steps: Steps) -> None:
+    close = getattr(steps, "close", None)
+    if close is not None:
+        close()
 
 
 @cache
@@ -90,6 +111,11 @@ def _warm_up() -> None:
 
 
 def _take(context: Context, step: Phase | Edit, outcome: Outcome, checkpoints: Checkpoints | None) -> None:
+    with context.granted(context.needs if step.needs is None else step.needs):
+        _carry_out(context, step, outcome, checkpoints)
+
+
+def _carry_out(context: Context, step: Phase | Edit, outcome: Outcome, checkpoints: Checkpoints | None) -> None:
     if isinstance(step, Edit):
         with torch.no_grad():
             step.apply(context)

@@ -1,0 +1,141 @@
+"""In which order the batches of several streams come, and what an epoch is."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from expunge.engine import randomness
+from expunge.engine.context import Context
+from expunge.engine.stream import Batch, Stream
+from expunge.engine.terms import Term
+from expunge.errors import BadInput
+
+Order = Literal["zip", "sequential", "interleave", "mixed"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The batches of a phase. What an epoch holds depends on its number alone, never on the epochs before it.
+
+    Attributes:
+        streams: by name: those of the terms first, then those that terms only use.
+        own: names of the terms' streams.
+        order: see `Phase`.
+        epoch_of: the stream that defines an epoch; the longest if None.
+        sizes: examples in a batch, by stream.
+        seed: keys order and augmentation.
+        augment: whether pictures are augmented.
+    """
+
+    streams: Mapping[str, Stream]
+    own: Sequence[str]
+    order: Order
+    epoch_of: str | None
+    sizes: Mapping[str, int]
+    seed: int
+    augment: bool
+
+    @property
+    def joint_size(self) -> int:
+        """Examples in a batch of ``mixed``."""
+        return self.sizes[next(iter(self.streams))]
+
+    @property
+    def leader(self) -> str:
+        """The stream that defines an epoch of ``zip`` and ``interleave``."""
+        return self.epoch_of or max(self.streams, key=self.steps_of)
+
+    def steps_of(self, name: str) -> int:
+        """Return the batches in one pass over a stream."""
+        return self.streams[name].steps(self.sizes[name])
+
+    def steps_per_epoch(self) -> int:
+        """Return the optimiser steps of an epoch."""
+        if self.order == "sequential":
+            return sum(map(self.steps_of, self.own))
+        if self.order == "mixed":
+            return -(-sum(map(len, self.streams.values())) // self.joint_size)
+        return self.steps_of(self.leader) * (len(self.own) if self.order == "interleave" else 1)
+
+    def epoch(self, number: int) -> Iterator[dict[str, Batch]]:
+        """Yield the batches of each step of an epoch, by stream."""
+        if self.order == "sequential":
+            yield from ({name: batch} for name in self.own for batch in self._pass(name, number))
+        elif self.order == "mixed":
+            yield from self._mixed(number)
+        else:
+            yield from self._together(number)
+
+    def _pass(self, name: str, number: int) -> Iterator[Batch]:
+        return self.streams[name].batches(self.sizes[name], seed=self.seed, epoch=number, shuffle=True, augment=self.augment)
+
+    def _cycle(self, name: str, start: int) -> Iterator[Batch]:
+        for number in itertools.count(start):
+            yield from self._pass(name, number)
+
+    def _together(self, number: int) -> Iterator[dict[str, Batch]]:
+        """Yield a batch of every stream at a time; those that end before the leader start again."""
+        leader, others = self.leader, {}
+        for name in self.streams:
+            if name != leader:
+                passes = -(-self.steps_of(leader) // self.steps_of(name))
+                others[name] = self._cycle(name, number * passes)
+        for batch in self._pass(leader, number):
+            step = {name: batch if name == leader else next(others[name]) for name in self.streams}
+            if self.order == "zip":
+                yield step
+            else:
+                yield from ({name: step[name]} for name in self.own)
+
+    def _mixed(self, number: int) -> Iterator[dict[str, Batch]]:
+        """Yield shuffled batches over all streams, each split by stream."""
+        owner = torch.cat([torch.full((len(stream),), place) for place, stream in enumerate(self.streams.values())])
+        index = torch.cat([stream.index for stream in self.streams.values()])
+        order = torch.argsort(randomness.bits(self.seed, "mixed/order", number, index), stable=True)
+        for chunk in order.split(self.joint_size):
+            step = {}
+            for place, (name, stream) in enumerate(self.streams.items()):
+                part = index[chunk[owner[chunk] == place]]
+                if len(part):
+                    step[name] = next(stream.subset(part).batches(len(part), seed=self.seed, epoch=number, augment=self.augment))
+            yield step
+
+
+def reading(
+    context: Context, terms: Sequence[Term], *, order: Order, epoch_of: str | None, batch_size: int | Mapping[str, int], augment: bool
+) -> Reading:
+    """Return the batches that terms need, keyed by the context's seed and phase.
+
+    Raises:
+        BadInput: a stream without examples.
+        UndeclaredAccess: a stream that the method does not declare.
+        ValueError: two streams of one name, an ``epoch_of`` that is none of them, or a batch size below 1.
+    """
+    streams: dict[str, Stream] = {}
+    for term in terms:
+        stream = context.stream(term.stream)
+        if streams.setdefault(term.stream_name, stream) is not stream:
+            raise ValueError(f"two different streams are called {term.stream_name!r}")
+    own = list(streams)
+    for name in [name for term in terms for name in term.uses]:
+        if name not in streams:
+            streams[name] = context.stream(name)
+    sizes = {name: batch_size if isinstance(batch_size, int) else batch_size[name] for name in streams}
+    _check(streams, sizes, epoch_of)
+    seed = randomness.derive(context.seed, "batches", context.phase)
+    return Reading(streams, own, order, epoch_of, sizes, seed, augment)
+
+
+def _check(streams: Mapping[str, Stream], sizes: Mapping[str, int], epoch_of: str | None) -> None:
+    if not streams:
+        raise ValueError("a phase needs at least one term on a stream")
+    for name, stream in streams.items():
+        if not len(stream):
+            raise BadInput(name, "the stream holds no example.", "Choose a request that leaves some, or another method.")
+        if sizes[name] < 1:
+            raise ValueError(f"a batch of {name!r} must hold at least one example, got {sizes[name]}")
+    if epoch_of is not None and epoch_of not in streams:
+        raise ValueError(f"epoch_of={epoch_of!r} is none of the phase's streams: {sorted(streams)}")
