@@ -209,7 +209,7 @@ def evaluate(
         logits = {name: _logits(model.to(device), stream, batch_size) for name, stream in streams.items()}
         return View(*_parts(logits, labels, classes))
 
-    rows = {name: [view(model) for model in _models(models)] for name, models in unlearned.items()}
+    rows: dict[str, Sequence[Any]] = {name: [view(model) for model in _models(models)] for name, models in unlearned.items()}
     return table.evaluate([view(m) for m in originals], [view(m) for m in oracles], rows, table.default_metrics(found), found)
 
 

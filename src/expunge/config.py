@@ -51,7 +51,7 @@ def hyper(
         log: whether the search is uniform in the logarithm.
         constraints: further pydantic constraints such as ``lt=1``.
     """
-    search = None if low is None else {"low": low, "high": high, "log": log}
+    search: Any = None if low is None else {"low": low, "high": high, "log": log}
     return Field(default, description=about or None, json_schema_extra={"search": search} if search else None, **constraints)
 
 
@@ -146,7 +146,7 @@ def validate(component: type[Component], fields: dict[str, Any], where: str) -> 
         raise BadInput(path, _explain(component, first)) from None
 
 
-def _explain(component: type[Component], error: dict[str, Any]) -> str:
+def _explain(component: type[Component], error: Any) -> str:
     field = component.model_fields.get(str(error["loc"][0])) if error["loc"] else None
     found = repr(error["input"])
     if error["type"] == "value_error":

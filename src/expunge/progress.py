@@ -20,7 +20,8 @@ class Progress:
         self.bars = Bars(*columns, console=self.console, transient=True, disable=not self.live)
         self.lock = threading.Lock()
         self.tasks: dict[str, Any] = {}
-        self.total, self.done, self.all = 0, 0, None
+        self.total, self.done = 0, 0
+        self.all: Any = None
         self.start = self.said = time.monotonic()
 
     def __enter__(self) -> "Progress":

@@ -4,7 +4,6 @@
 """
 
 import importlib
-import importlib.util
 import re
 from functools import cache
 from importlib.metadata import entry_points
@@ -34,7 +33,7 @@ def modules(kind: str) -> dict[str, tuple[str, str]]:
     A file counts when it defines a class whose name is the file's name in CamelCase (case and underscores are ignored,
     so ``salun.py`` may hold ``SalUn``). A trailing underscore of the file is not part of the name (``class_.py`` is ``class``).
     """
-    root = Path(importlib.util.find_spec("expunge").origin).parent.joinpath(*PACKAGES[kind].split(".")[1:])
+    root = Path(__file__).parent.joinpath(*PACKAGES[kind].split(".")[1:])
     found = {}
     for path in sorted(root.rglob("*.py")):
         wanted = path.stem.replace("_", "").lower()

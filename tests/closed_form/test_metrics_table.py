@@ -185,7 +185,7 @@ def test_verdicts(table):
     for name in ("retrained", "good"):
         assert said[name].startswith("no evidence of failure: inside the retrained band on ")
     assert said["broken"] == "fails: diverged (1 of 4 seeds; seed 1: the loss is not finite at step 3)"
-    assert said["gone"] == "fails: failed (4 of 4 seeds; number 0: no memory)"
+    assert said["gone"] == "fails: failed (4 of 4 seeds; seed 0: no memory)"
     assert not [text for text in said.values() if not text.startswith(("fails: ", "no evidence of failure: "))]
 
 

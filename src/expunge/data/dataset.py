@@ -83,7 +83,9 @@ class Dataset(Component):
     train_limit: PositiveInt | None = hyper(None, "use only the first training examples, this many")
     test_limit: PositiveInt | None = hyper(None, "use only the first test examples, this many")
     validation_fraction: Fraction | None = hyper(
-        None, "share of each class that no model is trained on; 0.1 if not given, and 0 for weights from a file, whose training is past", lt=1
+        None,
+        "share of each class that no model is trained on; 0.1 if not given, and 0 for weights from a file, whose training is past",
+        lt=1,
     )
     augment: Flag | None = hyper(None, "random crops and flips while training; the data set's own habit if not given")
 

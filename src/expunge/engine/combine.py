@@ -1,11 +1,14 @@
 """Several gradients -> one update.
 
-A combiner takes ``{group: gradients}`` (lists in the same order of parameters) and a mutable state of its own, and returns one list.
-No combiner means the sum, which needs a single backward pass. A step in which only one group has a term (``every``) gives one group.
+A combiner takes ``{group: gradients}`` (lists in the same order of parameters) and a state of its own, and returns one list. It replaces
+entries of the state and never changes a tensor in place. No combiner means the sum, which needs a single backward pass. A step in which
+only one group has a term (``every``) gives one group.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +17,8 @@ from expunge.engine.parameters import dot, norm
 
 Gradients = list[Tensor]
 Combiner = Callable[[Mapping[str, Gradients], dict[str, Any]], Gradients]
+Change = Callable[[Mapping[str, Gradients], dict[str, Any]], Mapping[str, Gradients]]
+"""Changes every group's gradients before they are joined."""
 
 _TINY = 1e-30
 
@@ -114,3 +119,127 @@ def orthogonal(group: str, to: str) -> Combiner:
         return _axpy(-dot(own, other) / dot(other, other).clamp_min(_TINY), other, own)
 
     return combine
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A combiner in parts: changes of the groups' gradients, in order, and then the rule that joins them."""
+
+    changes: tuple[Change, ...]
+    join: Combiner = total
+
+    def __call__(self, gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
+        for change in self.changes:
+            gradients = change(gradients, state)
+        return self.join(gradients, state)
+
+
+def then(combine: Combiner | None, change: Change) -> Chain:
+    """Return the combiner with one more change, after those that it has and before the groups are joined."""
+    if isinstance(combine, Chain):
+        return Chain((*combine.changes, change), combine.join)
+    return Chain((change,), combine or total)
+
+
+def joined(combine: Combiner | None) -> Combiner:
+    """Return the rule by which a combiner joins the groups in the end; the sum if it has none."""
+    return combine.join if isinstance(combine, Chain) else combine or total
+
+
+Ema = Literal["intended", "reference"]
+
+
+def signs_agree(
+    first: str, second: str, *, rho: float = 0.9, ema: Ema = "intended", scales: Mapping[str, float] | None = None, key: str = "agreement"
+) -> Callable[[Mapping[str, Gradients], dict[str, Any]], Gradients]:
+    """Return the function that gives, entry by entry, how probably the true gradients of two groups have the same sign.
+
+    With ``z = g / sqrt(V + 1e-8)`` and the normal distribution function ``F`` it is ``a = F(z1) F(z2) + (1 - F(z1)) (1 - F(z2))``. What is
+    returned is ``2 a - 1 = erf(z1 / sqrt 2) erf(z2 / sqrt 2)``, whose sign is exact where a is next to one half.
+
+    Args:
+        first: a group.
+        second: another group.
+        rho: share of the history in the second moment ``V``, which begins as ``(1 - rho) g^2``.
+        ema: ``intended``: ``V <- rho V + (1 - rho) g^2``; ``reference``: with the two weights swapped, as released, which confines a to
+            about [0.25, 0.75] from the second step on.
+        scales: the weight that a group's gradient carries, and that V and its 1e-8 are not to see; 1 if not given.
+        key: prefix of the names under which V is kept.
+
+    Source: arXiv 2511.02435 (code).
+    """
+    history = rho if ema == "intended" else 1 - rho
+
+    def look(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
+        found = []
+        for group in (first, second):
+            each = []
+            for number, gradient in enumerate(gradients[group]):
+                own, name = gradient / (scales or {}).get(group, 1.0), f"{key}/{group}/{number}"
+                square = own.square()
+                state[name] = history * state[name] + (1 - history) * square if name in state else (1 - rho) * square
+                each.append(torch.erf(own / (state[name] + 1e-8).sqrt() / math.sqrt(2)))
+            found.append(each)
+        return [a * b for a, b in zip(*found, strict=True)]
+
+    return look
+
+
+def masked_by(
+    look: Callable[[Mapping[str, Gradients], dict[str, Any]], Gradients], factor: Callable[[Tensor], Tensor], groups: tuple[str, ...]
+) -> Change:
+    """Return the change that multiplies all gradients by ``factor(look(...))``, in steps in which all of these groups are present."""
+
+    def change(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Mapping[str, Gradients]:
+        if not all(group in gradients for group in groups):
+            return gradients
+        factors = [factor(value) for value in look(gradients, state)]
+        return {name: [f.to(g.dtype) * g for f, g in zip(factors, parts, strict=True)] for name, parts in gradients.items()}
+
+    return change
+
+
+def above_quantile(group: str, quantile: float) -> Callable[[Mapping[str, Gradients], dict[str, Any]], Gradients]:
+    """Return the function that marks, in each tensor, the entries whose absolute gradient is at least its quantile."""
+
+    def look(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
+        found = []
+        for gradient in gradients[group]:
+            size = gradient.abs()
+            rank = math.ceil(quantile * (size.numel() - 1) - 1e-9) + 1  # torch.quantile fails above 16 million entries
+            found.append((size >= size.flatten().kthvalue(rank).values).to(size.dtype))
+        return found
+
+    return look
+
+
+def feasible(first: str, second: str) -> Callable[[Mapping[str, Gradients], dict[str, Any]], Gradients]:
+    """Return the function that marks, in each tensor, what to keep so that the sum of two gradients conflicts with neither.
+
+    With the groups' weighted gradients F and R, whose sum is the update u, ``F.u >= 0`` and ``R.u >= 0`` are
+    ``min(F.F, R.R) + F.R >= 0``. Where that fails, entries are left out in increasing order of ``F_i R_i`` until it holds for the rest.
+
+    Source: arXiv 2511.02435 (code), the update OPT.
+    """
+
+    def look(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
+        pairs = list(zip(gradients[first], gradients[second], strict=True))
+        if not pairs:
+            return []
+        aligned = torch.stack([torch.minimum((f * f).sum(), (r * r).sum()) + (f * r).sum() >= 0 for f, r in pairs]).tolist()
+        return [torch.ones_like(f) if fine else _most_aligned(f, r) for fine, (f, r) in zip(aligned, pairs, strict=True)]
+
+    return look
+
+
+def _most_aligned(f: Tensor, r: Tensor) -> Tensor:
+    """Return ones but for the fewest most conflicting entries without which ``min(F.F, R.R) + F.R >= 0``."""
+    f64, r64 = f.flatten().double(), r.flatten().double()
+    order = torch.argsort(f64 * r64, stable=True)
+    f64, r64 = f64[order], r64[order]
+    from_here = [part.flip(0).cumsum(0).flip(0) for part in (f64 * f64, r64 * r64, f64 * r64)]
+    holds = torch.minimum(from_here[0], from_here[1]) + from_here[2] >= 0
+    first_kept = torch.where(holds.any(), holds.int().argmax(), torch.tensor(len(order), device=f.device))
+    kept = torch.empty_like(f64)
+    kept[order] = (torch.arange(len(order), device=f.device) >= first_kept).double()
+    return kept.view_as(f).to(f.dtype)

@@ -37,7 +37,7 @@ class CostMeter:
 
     def watch(self, model: nn.Module, role: str = "student") -> None:
         """Count every forward of a model from now on, and for the student every backward from its output."""
-        repeated = [module for module in model.modules() if hasattr(module, "passes_per_example")]
+        repeated: list[Any] = [module for module in model.modules() if hasattr(module, "passes_per_example")]
 
         def count(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if self._paused or not inputs or not isinstance(inputs[0], Tensor):

@@ -28,8 +28,8 @@ def jvp(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[
     with warnings.catch_warnings():
         # torch compiles its own forward-mode rules with the deprecated torch.jit.script on first use.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
-        value, slope = torch.func.jvp(function, primals, tangents)
-        return value, slope
+        found: Any = torch.func.jvp(function, primals, tangents)
+        return found
 
 
 @contextmanager
@@ -210,7 +210,11 @@ def fisher_product(context: Context, stream: str | Stream, vector: Vector, size:
 
     def product(losses: Losses, parameters: Vector) -> Vector:
         _, slopes = jvp(losses, (parameters,), (vector,))
-        return grad(lambda values: (losses(values) * slopes.detach()).sum())(parameters)
+
+        def weighted(values: Vector) -> Tensor:
+            return (losses(values) * slopes.detach()).sum()
+
+        return grad(weighted)(parameters)
 
     return _mean_product(context, stream, size, product, forward=3, backward=1)
 

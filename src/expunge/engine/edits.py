@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +120,7 @@ def resize_head(rows: int) -> Edit:
     """Give the head more output rows (fresh ones) or fewer (the last are dropped); the other rows stay bit for bit."""
 
     def apply(context: Context) -> None:
-        head: nn.Linear = context.architecture.head
+        head: Any = context.architecture.head
         fresh = nn.Linear(head.in_features, rows, bias=head.bias is not None, device=head.weight.device)
         bound = head.in_features**-0.5
         made = context.generator("resize head", rows)

@@ -70,3 +70,18 @@ def jensen_shannon(target: Tensor, logits: Tensor) -> Tensor:
     # In logarithms: the gradient of p log p is NaN where a confident student's p has become zero.
     log_middle = torch.logaddexp(log_p, q.log()) - math.log(2)
     return 0.5 * (log_p.exp() * (log_p - log_middle) + torch.xlogy(q, q) - q * log_middle).sum(dim=1)
+
+
+def squared_entropy_gap(target: Tensor, logits: Tensor) -> Tensor:
+    """Return the squared difference of the entropies of target and student, in nats squared.
+
+    Raises:
+        TypeError: the target is labels, whose entropy is zero.
+    """
+    _refuse_labels(target)
+    return (_entropy(logits) - _entropy(target)) ** 2
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    log_p = torch.log_softmax(logits, dim=1)
+    return -(log_p.exp() * log_p).sum(dim=1)

@@ -1,6 +1,7 @@
 """Which norm layers follow a phase, and their running statistics."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,12 +35,12 @@ def recalibrate(context: Context, streams: Sequence[Stream], size: int = 256, no
 
     Batches are weighted equally, as with BatchNorm's ``momentum=None``.
     """
-    norms = list(filter(is_norm, context.model.modules())) if norms is None else norms
-    before = [module.momentum for module in norms]
+    chosen: list[Any] = list(filter(is_norm, context.model.modules()) if norms is None else norms)
+    before = [module.momentum for module in chosen]
     with modes_kept(context.model):
         context.model.eval()
         try:
-            for module in norms:
+            for module in chosen:
                 module.reset_running_stats()
                 module.momentum = None
                 module.train()
@@ -47,5 +48,5 @@ def recalibrate(context: Context, streams: Sequence[Stream], size: int = 256, no
                 for batch in stream.batches(size, seed=context.seed, shuffle=True):
                     context.model(batch.x)
         finally:
-            for module, momentum in zip(norms, before, strict=True):
+            for module, momentum in zip(chosen, before, strict=True):
                 module.momentum = momentum

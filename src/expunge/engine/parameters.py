@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def running_statistics_kept(model: nn.Module) -> Iterator[None]:
     """Normalise as the mode says but leave the running statistics as they are, for a second forward on the same batch."""
-    norms = [module for module in model.modules() if is_norm(module) and module.track_running_stats]
+    norms: list[Any] = [module for module in model.modules() if is_norm(module) and module.track_running_stats]
     for module in norms:
         if module.training:
             module.track_running_stats = False

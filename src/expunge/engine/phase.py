@@ -60,7 +60,7 @@ class Phase:
         augment: whether pictures are augmented.
         precision: of the forward pass; losses and weights stay float32.
         name: what the phase is called in logs.
-        at_end: rules that change the weights once, when the phase is over; the mask is not enforced after them.
+        at_end: rules that change the weights once, when the phase is over, under the mask and before the best epoch is taken.
         needs: what its terms and rules may read; `run` sets it to what its maker declares.
     """
 
@@ -203,14 +203,20 @@ class _Loop:
             if not self.phase.stop_every:
                 self._ask_to_stop()
             self.checkpoints.save(self.context, self.optimizer, self.rule_state, self.result)
-        with torch.no_grad():
-            for rule in self.phase.at_end:
-                rule(Step(self.context, self.parameters, self._progress(), self.rule_state, 0.0))
+        if self.phase.at_end:
+            self._end()
         if self.result.selected_epoch is not None:
             Snapshot.of(_within(self.rule_state, _SELECTED)).restore(self.context.model)
         if self.phase.norm == "recalibrate":
             self._recalibrate()
         return self.result
+
+    @torch.no_grad()
+    def _end(self) -> None:
+        before = {name: self.parameters[name].detach().clone() for name in self.mask}
+        for rule in self.phase.at_end:
+            rule(Step(self.context, self.parameters, self._progress(), self.rule_state, 0.0))
+        enforce(self.mask, before, self.parameters, self.optimizer)
 
     def _done(self) -> bool:
         return self.result.stopped or self.result.epochs >= self.phase.epochs or self.result.steps >= self.total_steps

@@ -21,12 +21,13 @@ def select(score: Vector, *, top: float | None = None, bottom: float | None = No
         bottom: share to select from below; give one of the two.
         per_tensor: rank within each tensor instead of over all of them.
     """
-    if (top is None) == (bottom is None):
+    share = top if top is not None else bottom
+    if share is None or (top is not None and bottom is not None):
         raise ValueError("give exactly one of top and bottom")
     if per_tensor:
         return {name: select({name: value}, top=top, bottom=bottom)[name] for name, value in score.items()}
     values = flat(score)
-    count = int((top if top is not None else bottom) * values.numel() + 1e-6)  # 0.29 * 100 is 28.999999999999996
+    count = int(share * values.numel() + 1e-6)  # 0.29 * 100 is 28.999999999999996
     order = torch.argsort(values, descending=top is not None, stable=True)
     chosen = torch.zeros_like(values)
     chosen[order[:count]] = 1

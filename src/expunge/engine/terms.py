@@ -77,6 +77,7 @@ class Forward:
         """Float32 ``[B, C]``."""
         if self._logits is None:
             self._run()
+        assert self._logits is not None
         return self._logits
 
     @property

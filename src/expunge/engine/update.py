@@ -1,7 +1,8 @@
 """From a gradient to a step: optimisers, schedules, sharpness-aware perturbation, noise, averaging, mask enforcement."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from expunge.engine.combine import Gradients
 from expunge.engine.context import Context
-from expunge.engine.parameters import norm
+from expunge.engine.parameters import dot, norm
 from expunge.engine.select import Mask
 from expunge.engine.terms import Progress
 
@@ -105,43 +106,96 @@ def triangle(peak: float = 0.23, final: float = 0.07, start: float = 0.2) -> Sch
 
 
 Compute = Callable[[bool], Gradients]
-"""Returns the combined gradients at the current weights; True leaves running statistics as they are."""
+"""Returns the combined gradients at the current weights, zero where a mask lets nothing move; True leaves running statistics as they are."""
 Perturb = Callable[[Context, list[nn.Parameter], Compute], Gradients]
 
 
-def sam(rho: float = 0.05, adaptive: bool = False) -> Perturb:
+@contextmanager
+def _displaced(parameters: list[nn.Parameter], by: Gradients) -> Iterator[None]:
+    """Move the weights, and put them back bit for bit."""
+    before = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        torch._foreach_add_(parameters, by)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+
+
+def sam(rho: float = 0.05, adaptive: bool = False, eta: float = 0.0) -> Perturb:
     """Return sharpness-aware minimisation: the gradient at ``theta + rho g / ||g||``, applied at ``theta``.
 
-    The second forward leaves BatchNorm's running statistics as they are.
+    The second forward leaves BatchNorm's running statistics as they are, and what a mask freezes is not displaced.
 
     Args:
         rho: radius.
-        adaptive: ASAM; the ascent direction is scaled by the squared weights.
+        adaptive: ASAM; with ``T = |theta| + eta`` the displacement is ``rho T^2 g / ||T g||``.
+        eta: keeps weights near zero from standing still.
 
-    Source: Foret et al., SAM, ICLR 2021, algorithm 1; Kwon et al., ASAM, ICML 2021, equation 9 (without their constant eta).
+    Source: Foret et al., SAM, ICLR 2021, algorithm 1; Kwon et al., ASAM, ICML 2021, equation 9 and algorithm 1.
     """
 
     def perturb(context: Context, parameters: list[nn.Parameter], compute: Compute) -> Gradients:
         first = compute(False)
-        scaled = [p.abs() * g for p, g in zip(parameters, first, strict=True)] if adaptive else first
-        length = norm(scaled)
+        sizes = [p.detach().abs() + eta for p in parameters] if adaptive else [torch.ones_like(g) for g in first]
+        length = norm([size * g for size, g in zip(sizes, first, strict=True)])
         if not bool(length > 0):
             return first
-        if adaptive:
-            step = [(rho / length * p.square() * g).to(p.dtype) for p, g in zip(parameters, first, strict=True)]
-        else:
-            step = [(rho / length * g).to(g.dtype) for g in first]
-        before = [p.detach().clone() for p in parameters]
-        with torch.no_grad():
-            torch._foreach_add_(parameters, step)
-        try:
+        with _displaced(parameters, [(rho / length * size.square() * g).to(g.dtype) for size, g in zip(sizes, first, strict=True)]):
             return compute(True)
-        finally:
-            with torch.no_grad():
-                for parameter, value in zip(parameters, before, strict=True):
-                    parameter.copy_(value)
 
     return perturb
+
+
+def second_order_sam(rho: float = 0.05, difference: float = 1e-2) -> Perturb:
+    """Return SAM with the derivative of its ascent: the full gradient of ``L(theta + rho g / ||g||)``, at ``theta``.
+
+    With ``g2`` the gradient at the displaced weights and ``v = g2 - (g.g2) g / ||g||^2`` it is ``g2 + rho / ||g|| H v``. The product with
+    the Hessian is a forward difference of gradients at ``theta``, a third pass, in which layers draw the same random numbers as in the first.
+
+    Args:
+        rho: radius.
+        difference: length of the step of the difference, in weights.
+
+    Source: the SO_SAM variant of source code on constrained unlearning; derived from Foret et al., SAM, ICLR 2021, equation 4.
+    """
+
+    def perturb(context: Context, parameters: list[nn.Parameter], compute: Compute) -> Gradients:
+        drawn = _random_state(context.device)
+        first = compute(False)
+        length = norm(first)
+        if not bool(length > 0):
+            return first
+        with _displaced(parameters, [(rho / length * g).to(g.dtype) for g in first]):
+            second = compute(True)
+        along = dot(first, second) / length**2
+        across = [(g2 - along * g).to(g2.dtype) for g, g2 in zip(first, second, strict=True)]
+        size = norm(across)
+        if not bool(size > 0):
+            return second
+        with _displaced(parameters, [(difference / size * v).to(v.dtype) for v in across]), _drawing_again(context.device, drawn):
+            third = compute(True)
+        factor = rho / length * size / difference
+        return [(g2 + factor * (g3 - g)).to(g2.dtype) for g, g2, g3 in zip(first, second, third, strict=True)]
+
+    return perturb
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+@contextmanager
+def _drawing_again(device: torch.device, state: Tensor) -> Iterator[None]:
+    """Draw the random numbers inside from an earlier state, and go on from the present one afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)
+        else:
+            torch.set_rng_state(state)
+        yield
 
 
 @dataclass(frozen=True)
@@ -186,6 +240,30 @@ def lookahead(every: int, decay: Callable[[Progress], float]) -> AfterStep:
             value.copy_(step.state[key])
 
     return average
+
+
+_AVERAGE = "mean/"
+
+
+def running_average(decay: float) -> tuple[AfterStep, AfterStep]:
+    """Return the rule that follows weights and buffers by their average after each step, and the rule that takes the average at the end.
+
+    The first ``1 / (1 - decay)`` steps count the same, so that a short phase is not drawn to where it began.
+    """
+
+    def follow(step: Step) -> None:
+        share = min(decay, step.progress.step / (step.progress.step + 1))
+        for name, value in step.context.model.state_dict().items():
+            if value.is_floating_point():
+                key = _AVERAGE + name
+                step.state[key] = value.clone() if key not in step.state else step.state[key].lerp(value, 1 - share)
+
+    def take(step: Step) -> None:
+        for name, value in step.context.model.state_dict().items():
+            if _AVERAGE + name in step.state:
+                value.copy_(step.state[_AVERAGE + name])
+
+    return follow, take
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ from expunge.metrics.view import View
 
 DAMAGE = "damages the model"
 """The finding of a utility metric below its band; a verdict names it first."""
+UNLIKE = "is less accurate on the data that stay than models that never saw the rest"
+"""The same finding for the original, which nothing has damaged."""
 
 
 class Target(StrEnum):

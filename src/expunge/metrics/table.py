@@ -12,7 +12,7 @@ import numpy as np
 
 from expunge import registry, statistics
 from expunge.errors import BadInput
-from expunge.metrics.metric import DAMAGE, Estimate, Metric, Target
+from expunge.metrics.metric import DAMAGE, UNLIKE, Estimate, Metric, Target
 from expunge.metrics.view import View
 from expunge.statistics import Band, NotEnoughEvidence
 
@@ -300,7 +300,7 @@ def verdict(row: dict[str, Any]) -> str:
     adjusted = statistics.holm([cell["p_value"] for cell in tests])
     failed = [cell for cell, p_value in zip(tests, adjusted, strict=True) if p_value < 1 - LEVEL]
     if failed:
-        return "fails: " + "; ".join(_findings(failed))
+        return "fails: " + "; ".join(_findings(failed, row.get("role") == "original"))
     inside = sum(cell["in_band"] for cell in tests)
     power = f"at this power ({tests[0]['band']['n']} retrained models)"
     text = f"no evidence of failure: inside the retrained band on {inside} of {len(tests)} tests {power}"
@@ -308,17 +308,18 @@ def verdict(row: dict[str, Any]) -> str:
     return text + (f"; outside, but not beyond chance over {len(tests)} tests: {', '.join(outside)}" if outside else "")
 
 
-def _findings(failed: list[dict[str, Any]]) -> list[str]:
+def _findings(failed: list[dict[str, Any]], is_original: bool) -> list[str]:
+    """Return the strongest cell of each kind of failure, damage first; what came before unlearning cannot have been damaged by it."""
     strongest: dict[str, dict[str, Any]] = {}
-    for cell in sorted(failed, key=lambda cell: (cell["finding"] != DAMAGE, cell["p_value"])):
-        strongest.setdefault(cell["finding"], cell)
+    for cell in sorted(failed, key=lambda cell: ((cell["finding"] != DAMAGE) != is_original, cell["p_value"])):
+        finding = UNLIKE if is_original and cell["finding"] == DAMAGE else cell["finding"]
+        strongest.setdefault(finding, cell)
     words = [f"{finding} ({cell['label']} {_compared(cell)})" for finding, cell in strongest.items()]
     return words[:3] + ([f"and {len(words) - 3} more kinds of failure"] if len(words) > 3 else [])
 
 
 def _compared(cell: dict[str, Any]) -> str:
-    shown = cell.get("farthest") if cell.get("farthest") and cell["in_band"] is False else cell
+    shown = cell["farthest"] if cell.get("farthest") and cell["in_band"] is False else cell
     low, high = shown["band"]["low"], shown["band"]["high"]
     digits, unit = (1 if high - low > 0.5 else 2, " %") if cell["unit"] == "%" else (3, f" {cell['unit']}".rstrip())
-    value, low, high = (f"{number:.{digits}f}" for number in (shown["value"], low, high))
-    return f"{value}{unit}, retrained {low} to {high}"
+    return f"{shown['value']:.{digits}f}{unit}, retrained {low:.{digits}f} to {high:.{digits}f}"

@@ -136,7 +136,7 @@ class Workplace:
         """Return the configured model with new weights, or with those of its file."""
         component = self.experiment.model if weights else self.experiment.model.but(weights=None)
         model = create(component, self.data, seed)  # type: ignore[arg-type]
-        return model.to(self.device, memory_format=torch.channels_last)
+        return model.to(self.device).to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
