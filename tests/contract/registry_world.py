@@ -15,7 +15,15 @@ KINDS = ("random", "class", "subclass")
 ARTEFACTS = ("recipe", "oracle")
 SMALL = {"epochs": 1, "batch_size": 16, "forget_batch_size": 16, "max_epochs": 1, "examples": 64, "repair_epochs": 1}
 
-EAGER = {"ssd": {"alpha": 1.0}}
+EAGER = {
+    "ssd": {"alpha": 1.0},
+    "fsf": {"cycles": (1,)},
+    "lfssd": {"alpha": 1.0},
+    "neg_merge": {"runs": 2},
+    "rni": {"epochs": 5},
+    "sfron": {"iterations": 12},
+    "unsir": {"noise_examples": 16, "copies": 2, "noise_steps": 5},
+}
 """Settings under which a method that does nothing by default on this small task does something."""
 
 

@@ -94,10 +94,10 @@ def test_addons_by_name_and_with_fields():
         forget=data["forget"],
         retain=data["retain"],
         epochs=1,
-        addons=[{"name": "saliency_mask", "density": 0.3}, "sam"],
+        addons=[{"name": "saliency_mask", "keep": 0.3}, "sam"],
     )
     assert [addon["name"] for addon in done.record["addons"]] == ["saliency_mask", "sam"]
-    assert done.record["addons"][0]["density"] == 0.3
+    assert done.record["addons"][0]["keep"] == 0.3
 
 
 def test_a_method_without_retain_data_runs_without_it():

@@ -1,4 +1,4 @@
-"""Adapters, masks, pruning and SAM against their formulas, and against known wrong versions."""
+"""Adapters, masks and pruning against their formulas, and against known wrong versions."""
 
 import pytest
 import torch
@@ -6,20 +6,19 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from conftest import CLASSES, SIZE, SOURCE, make_context, split, trained_net
+from conftest import CLASSES, SOURCE, make_context, trained_net
+from expunge.addons.importance import prunable
 from expunge.addons.lora import Adapter, Lora
 from expunge.addons.masking import blend, under, within
 from expunge.addons.matrices import weights
-from expunge.addons.prune import Prune, prunable
+from expunge.addons.prune import Prune
 from expunge.addons.saliency_mask import SaliencyMask
-from expunge.addons.sam import Sam
-from expunge.engine.context import Context
 from expunge.engine.derivatives import gradient
 from expunge.engine.edits import Edit, add_noise, reinitialise, resize_head
 from expunge.engine.measure import accuracy
 from expunge.engine.method import Method
 from expunge.engine.parameters import Snapshot, adapters, effective, flat, leaves
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.run import run
 from expunge.engine.select import density
 from expunge.engine.stream import Stream
@@ -34,6 +33,7 @@ DESCENT = Phase([Term("retain", cross_entropy)], epochs=1, optimizer=sgd(0.05), 
 class Steps(Method):
     """Yields given steps."""
 
+    needs = {"forget", "retain"}
     given: tuple = ()
 
     def steps(self, ctx):
@@ -187,12 +187,12 @@ def test_distances_see_what_the_layers_compute_with():
 
 def test_density_is_exact_and_follows_the_summed_gradient():
     context = make_context("random")
-    mask = SaliencyMask(density=0.3).mask(context)
+    mask = SaliencyMask(keep=0.3).mask(context)
     score = flat(gradient(context, "forget")).abs()
     count = int(0.3 * score.numel())
     assert int(flat(mask).sum()) == count
     assert set(flat(mask).nonzero().flatten().tolist()) == set(score.argsort(descending=True, stable=True)[:count].tolist())
-    other = SaliencyMask(density=0.3, gradients="random_label").mask(context)
+    other = SaliencyMask(keep=0.3, gradients="random_label").mask(context)
     assert 0.05 < float((flat(mask) != flat(other)).double().mean()) < 0.6
 
 
@@ -208,9 +208,9 @@ def test_adding_batch_means_gives_another_mask():
 
 def test_masking_the_gradient_only_would_leak():
     context = make_context("random", needs={"forget", "retain"})
-    mask = SaliencyMask(density=0.2).mask(context)
+    mask = SaliencyMask(keep=0.2).mask(context)
     frozen = flat(mask) == 0
-    run(context, Steps(given=(DESCENT.but(optimizer=sgd(0.05, weight_decay=0.01)),)), [SaliencyMask(density=0.2)])
+    run(context, Steps(given=(DESCENT.but(optimizer=sgd(0.05, weight_decay=0.01)),)), [SaliencyMask(keep=0.2)])
     change = flat(leaves(context.model)) != flat({name: context.original[name] for name in mask})
     assert not change[frozen].any() and change[~frozen].double().mean() > 0.9
     net = trained_net()
@@ -239,7 +239,7 @@ def test_blend(factor):
 @pytest.mark.parametrize("make", [lambda like: add_noise(like), lambda like: reinitialise(None, "x")])
 def test_edits_are_limited_to_the_mask(make):
     context = make_context("random")
-    mask = SaliencyMask(density=0.4).mask(context)
+    mask = SaliencyMask(keep=0.4).mask(context)
     edit = make({name: torch.full_like(value, 0.1) for name, value in leaves(context.model).items()})
     with torch.no_grad():
         within(mask, edit).apply(context)
@@ -319,47 +319,3 @@ def test_repair_reads_retained_data_only_and_helps():
         return accuracy(context, "retain")
 
     assert repaired(10) > repaired(0) + 0.05
-
-
-# Sharpness-aware minimisation
-
-
-def naive_sam(net: nn.Module, x, y, rho: float, adaptive: bool, lr: float) -> dict[str, torch.Tensor]:
-    parameters = list(net.parameters())
-    g = torch.autograd.grad(F.cross_entropy(net(x), y), parameters)
-    scaled = [p.detach().abs() * part for p, part in zip(parameters, g, strict=True)] if adaptive else g
-    length = sum(part.square().sum() for part in scaled).sqrt()
-    moved = [(p.detach().square() if adaptive else 1) * part * rho / length for p, part in zip(parameters, g, strict=True)]
-    with torch.no_grad():
-        for p, part in zip(parameters, moved, strict=True):
-            p.add_(part)
-    second = torch.autograd.grad(F.cross_entropy(net(x), y), parameters)
-    with torch.no_grad():
-        for p, part, g2 in zip(parameters, moved, second, strict=True):
-            p.sub_(part).sub_(lr * g2)
-    return {name: value.detach() for name, value in net.named_parameters()}
-
-
-@pytest.mark.parametrize("adaptive", [False, True])
-def test_sam_is_the_gradient_at_the_worst_point_nearby(adaptive):
-    context = make_context("random", needs={"forget"})
-    batch = next(context.stream("forget").batches(SIZE))
-    phase = Phase([Term("forget", cross_entropy)], optimizer=sgd(0.1, momentum=0, weight_decay=0), norm="frozen", augment=False)
-    (step,) = Sam(rho=0.5, adaptive=adaptive).rewrite(iter([phase]), context)
-    wanted = naive_sam(trained_net().eval(), batch.x, batch.y, 0.5, adaptive, 0.1)
-    run_phase(context, step)
-    plain = make_context("random", needs={"forget"})
-    run_phase(plain, phase)
-    for name, value in leaves(context.model).items():
-        torch.testing.assert_close(value.detach(), wanted[name], rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(leaves(plain.model)["0.weight"], wanted["0.weight"], rtol=1e-4, atol=1e-6)
-
-
-def test_sam_leaves_edits_alone_and_does_not_stack():
-    edit = reinitialise(None, "x")
-    context = make_context("random")
-    steps = Sam().rewrite(Sam().rewrite(iter([edit, DESCENT]), context), context)
-    assert next(steps) is edit
-    with pytest.raises(NotApplicable, match="perturbed"):
-        next(steps)
-    assert isinstance(context, Context) and len(split("random")["forget"]) == 40

@@ -1,27 +1,88 @@
-"""What add-ons ask of a method before any work."""
+"""What add-ons ask of a method before any work. Each function returns a reason to refuse, empty if there is none."""
 
+from collections.abc import Callable
+
+from expunge.addons.pairs import added_up, forgetting, is_forgotten, pair
+from expunge.addons.plan import Planned, plan
+from expunge.engine.context import Context
 from expunge.engine.method import Method
+from expunge.engine.phase import Phase
+from expunge.engine.terms import Term
 
-_OPTIMISES = frozenset({"lr", "epochs", "steps", "rounds"})
+NO_PAIR = "it has no phase whose steps see forgotten and retained data at once, and so two gradients never meet."
+NO_FORGET_GRADIENT = "it has no phase with a gradient of forgotten data of its own, apart from that of retained data."
+NO_FORGET_TERM = "none of its phases has a loss on forgotten data."
+OWN_RULE = "it joins the gradients of its groups by a rule of its own."
 
 
 def changes_nothing(method: Method) -> str:
-    """Return why an add-on that rewrites steps is pointless; empty if the method has any."""
-    return "it leaves the model as it is, so there is no step to rewrite." if method.name == "original" else ""
+    """Say why an add-on that rewrites steps is pointless."""
+    planned = plan(method)
+    if planned.complete and not planned.phases and not planned.edits:
+        return "it leaves the model as it is, so there is no step to rewrite."
+    return ""
 
 
 def trains_anew(method: Method) -> str:
-    """Return why an add-on that keeps weights of the original contradicts the method; empty if it does not."""
+    """Say why an add-on that keeps weights of the original contradicts the method."""
     if "recipe" in method.needs:
         return "it trains a new model, and frozen weights would carry the original's into it."
     return ""
 
 
 def takes_no_gradient_step(method: Method) -> str:
-    """Return why an add-on that acts on optimiser steps has nothing to act on; empty if it has.
+    """Say why an add-on that acts on optimiser steps has nothing to act on."""
+    return _unless(method, lambda context, phase: True, "it takes no gradient step.")
 
-    A method that optimises declares a learning rate, epochs or a recipe among its fields and needs.
-    """
-    if "recipe" in method.needs or _OPTIMISES & set(type(method).model_fields):
-        return ""
-    return "it takes no gradient step."
+
+def never_pairs(method: Method) -> str:
+    """Say why an add-on that compares the gradients of forgotten and retained data has nothing to compare."""
+    return _unless(method, lambda context, phase: pair(context, phase) is not None, NO_PAIR)
+
+
+def joins_by_its_own_rule(method: Method) -> str:
+    """Say why an add-on that joins two gradients, or rests on their sum, has no place."""
+    return _unless(method, lambda context, phase: added_up(context, phase) is not None, OWN_RULE)
+
+
+def no_forget_gradient(method: Method) -> str:
+    """Say why an add-on that ranks weights by the forget gradient of a step has nothing to rank by."""
+    return _unless(method, lambda context, phase: forgetting(context, phase) is not None, NO_FORGET_GRADIENT)
+
+
+def scores_no_forgotten_data(method: Method) -> str:
+    """Say why an add-on that changes losses on forgotten data has none to change."""
+    return _unless(method, has_forget_term, NO_FORGET_TERM)
+
+
+def has_forget_term(context: Context, phase: Phase) -> bool:
+    """Return whether a phase has a loss on forgotten data."""
+    return any(isinstance(term, Term) and is_forgotten(context, term) for term in phase.terms)
+
+
+def perturbs_already(method: Method) -> str:
+    """Say why a second displacement of the weights has no meaning."""
+    return _if_any(method, lambda phase: phase.perturb is not None, "it takes its gradients at perturbed weights already.")
+
+
+def changes_weights_after_steps(method: Method) -> str:
+    """Say why adapters cannot carry what the method does."""
+    reason = "it changes weights after each step by a rule of its own, and adapters are no weights."
+    return _if_any(method, lambda phase: bool(phase.after_step), reason)
+
+
+def keeps_one_epoch(method: Method) -> str:
+    """Say why an average over steps has no place."""
+    return _if_any(
+        method, lambda phase: phase.select is not None, "it keeps the weights of its best epoch, which an average would replace."
+    )
+
+
+def _unless(method: Method, fits: Callable[[Context, Phase], bool], reason: str) -> str:
+    planned: Planned = plan(method)
+    found = any(fits(planned.context, phase) for phase in planned.phases)
+    return reason if planned.complete and not found else ""
+
+
+def _if_any(method: Method, wrong: Callable[[Phase], bool], reason: str) -> str:
+    return reason if any(map(wrong, plan(method).phases)) else ""

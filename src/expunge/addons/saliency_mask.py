@@ -3,7 +3,7 @@
 from typing import Literal
 
 from expunge.addons.applicability import changes_nothing, trains_anew
-from expunge.addons.masking import under
+from expunge.addons.masking import reshapes, under
 from expunge.config import Fraction, hyper
 from expunge.engine.context import Context
 from expunge.engine.derivatives import gradient
@@ -17,7 +17,7 @@ class SaliencyMask(Addon):
     """Lets a method move only the weights with the largest gradients on the forgotten data.
 
     The score of a weight is the absolute value of its gradient, summed with signs over the forgotten data in eval mode; exactly
-    ``floor(density * count)`` of all parameter entries, ranked together, may move. The mask is made once, from the original, and holds
+    ``floor(keep * count)`` of all parameter entries, ranked together, may move. The mask is made once, from the original, and holds
     in every phase and every edit. Running statistics are no parameters and are not covered.
 
     Source: Fan et al., SalUn, ICLR 2024, arXiv 2310.12508, equation 3.
@@ -32,7 +32,7 @@ class SaliencyMask(Addon):
     )
     needs = {"forget"}
 
-    density: Fraction = hyper(0.5, "share of the weights that may move", low=0.1, high=0.9, gt=0)
+    keep: Fraction = hyper(0.5, "share of the weights that may move", low=0.1, high=0.9, gt=0)
     gradients: Literal["ascent", "random_label"] = hyper("ascent", "loss whose gradient is scored: true labels, or random wrong ones")
 
     def rewrite(self, steps: Steps, ctx: Context) -> Steps:
@@ -43,10 +43,8 @@ class SaliencyMask(Addon):
     def mask(self, ctx: Context) -> Mask:
         """Return ones where weights may move, by base name."""
         loss = cross_entropy if self.gradients == "ascent" else match(random_label())
-        return select(absolute(gradient(ctx, "forget", loss)), top=self.density)
+        return select(absolute(gradient(ctx, "forget", loss)), top=self.keep)
 
     def refuse(self, method: Method) -> str:
         """Refuse what rewrites nothing, trains a new model, or reshapes it."""
-        if method.changes_shape:
-            return "it changes the shape of the model, and a mask over its weights no longer fits."
-        return changes_nothing(method) or trains_anew(method)
+        return reshapes(method) or changes_nothing(method) or trains_anew(method)

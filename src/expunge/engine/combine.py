@@ -129,6 +129,7 @@ class Chain:
     join: Combiner = total
 
     def __call__(self, gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
+        """Return the gradients changed and joined."""
         for change in self.changes:
             gradients = change(gradients, state)
         return self.join(gradients, state)

@@ -96,6 +96,17 @@ class Context:
             raise BadInput(name, f"the method needs {name} data and there is none.", f"Give {name}=..., or choose a method without it.")
         return self._streams[name]
 
+    @contextmanager
+    def narrowed(self, **streams: Stream) -> Iterator[None]:
+        """Put streams of declared examples in the place of others while the steps of another method run: for methods made of methods."""
+        for stream in streams.values():
+            self._check_built(stream)
+        before, self._streams = self._streams, {**self._streams, **streams}
+        try:
+            yield
+        finally:
+            self._streams = before
+
     def _declared(self, name: str) -> None:
         if name not in self.needs:
             raise UndeclaredAccess(f"the method, or an add-on, reads {name!r} but declares only {sorted(self.needs)}")
@@ -150,6 +161,11 @@ class Context:
         fresh = copy.deepcopy(self._blank)
         return reset_parameters(fresh, seed).state_dict()
 
+    def adopt(self) -> None:
+        """Make the model as it is now the original, to which teachers and distances refer."""
+        self.original = Snapshot(self.model)
+        self._teachers.clear()
+
     def teacher(self, kind: TeacherKind = "original", number: int = 0) -> nn.Module:
         """Return a frozen model in eval mode: the original, a randomly initialised one, or a retrained one (diagnostics only)."""
         if (kind, number) not in self._teachers:
@@ -162,13 +178,19 @@ class Context:
             if self._oracle is None:
                 raise BadInput("oracle", "the method imitates a retrained model and was given none.", "Give oracle=MODEL.")
             made = copy.deepcopy(self._oracle).to(self.device)
-        else:
-            made = copy.deepcopy(self._blank)
-            state = self.original if kind == "original" else Snapshot.of(self.fresh_state("teacher", number))
-            state.restore(made)
-        made.eval().requires_grad_(False)
-        self.cost.watch(made, "teacher")
-        return made
+            return self._watched(made)
+        return self.frozen(self.original if kind == "original" else Snapshot.of(self.fresh_state("teacher", number)))
+
+    def frozen(self, state: Snapshot) -> nn.Module:
+        """Return a copy of the model with given weights, frozen and in eval mode, whose passes count as a teacher's."""
+        made = copy.deepcopy(self._blank)
+        state.restore(made)
+        return self._watched(made)
+
+    def _watched(self, teacher: nn.Module) -> nn.Module:
+        teacher.eval().requires_grad_(False)
+        self.cost.watch(teacher, "teacher")
+        return teacher
 
     def logits_of(self, kind: TeacherKind, x: Tensor, number: int = 0) -> Tensor:
         """Return a teacher's logits ``[B, C]`` without gradients."""

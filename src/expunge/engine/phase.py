@@ -178,6 +178,7 @@ class _Loop:
             name for term in self.terms if term.features for name in term.uses
         }
         self.rule_state: dict[str, Tensor] = {}
+        self.first_look: dict[str, Tensor] = {}
         looks = phase.combine is not None or phase.perturb is not None or phase.clip is not None
         self.still = {name: value == 0 for name, value in self.mask.items()} if looks else {}
         self.result = PhaseResult()
@@ -338,8 +339,11 @@ class _Loop:
         parts = {}
         for position, (group, value) in enumerate(groups.items()):
             parts[group] = self._gradient(value, retain=position < len(groups) - 1)
-        # A second look, as sharpness-aware steps take, leaves what the combiner remembers as it is.
-        return self.phase.combine(parts, self.rule_state if record else dict(self.rule_state))
+        if record:
+            self.first_look = dict(self.rule_state)
+            return self.phase.combine(parts, self.rule_state)
+        # A second look, as sharpness-aware steps take, replaces the first: the combiner remembers what it did before both.
+        return self.phase.combine(parts, dict(self.first_look))
 
     def _gradient(self, loss: Tensor, retain: bool = False) -> Gradients:
         """Return the gradient, zero where the mask lets nothing move: combiners, clipping and ascent see what can move and no more."""

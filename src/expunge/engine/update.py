@@ -106,7 +106,7 @@ def triangle(peak: float = 0.23, final: float = 0.07, start: float = 0.2) -> Sch
 
 
 Compute = Callable[[bool], Gradients]
-"""Returns the combined gradients at the current weights, zero where a mask lets nothing move; True leaves running statistics as they are."""
+"""Returns the combined gradients at the current weights, zero where a mask lets nothing move; True keeps running statistics."""
 Perturb = Callable[[Context, list[nn.Parameter], Compute], Gradients]
 
 
@@ -153,13 +153,13 @@ def second_order_sam(rho: float = 0.05, difference: float = 1e-2) -> Perturb:
     """Return SAM with the derivative of its ascent: the full gradient of ``L(theta + rho g / ||g||)``, at ``theta``.
 
     With ``g2`` the gradient at the displaced weights and ``v = g2 - (g.g2) g / ||g||^2`` it is ``g2 + rho / ||g|| H v``. The product with
-    the Hessian is a forward difference of gradients at ``theta``, a third pass, in which layers draw the same random numbers as in the first.
+    the Hessian is a forward difference of gradients at ``theta``, a third pass, in which layers draw the random numbers of the first.
 
     Args:
         rho: radius.
         difference: length of the step of the difference, in weights.
 
-    Source: the SO_SAM variant of source code on constrained unlearning; derived from Foret et al., SAM, ICLR 2021, equation 4.
+    Source: the derivative that Foret et al., SAM, ICLR 2021, section 2, leave out; SO_SAM of the constrained unlearning project.
     """
 
     def perturb(context: Context, parameters: list[nn.Parameter], compute: Compute) -> Gradients:

@@ -59,27 +59,76 @@ def minibatch(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
 def minibatch_biased(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     """Return the mean over batches of biased CKA, which grows as batches shrink; for comparison only.
 
-    Source: main_cka of the code of arXiv 2503.06991, as described there: batches of 512, averaged.
+    Source: the code of Kim et al., arXiv 2503.06991 (batches of 512, averaged).
     """
     return float(np.mean([biased(x, y) for x, y in batches]))
 
 
 def all_layers(batches: Iterable[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]) -> tuple[list[str], list[str], np.ndarray]:
-    """Return the blocks of two models and the unbiased CKA of every pair of them, ``[blocks, blocks]``.
+    """Return the blocks of two models and the unbiased CKA of every pair of them, float64 ``[blocks, blocks]``.
 
     Args:
         batches: for each batch ``{block: [B, D]}`` of the first and of the second model, as `features.block_batches` yields.
+
+    Raises:
+        NotEnoughEvidence: as for `minibatch`.
     """
-    cross: np.ndarray | None = None
+    cross, first, second = np.zeros(1), np.zeros(1), np.zeros(1)
+    names: tuple[list[str], list[str]] | None = None
     for one, two in batches:
         names = list(one), list(two)
-        kernels = [[_hollow_kernel(_centred(value)) for value in part.values()] for part in (one, two)]
-        products = [np.array([[_hsic_of_kernels(k, m) for m in right] for k in left]) for left, right in _sides(kernels)]
-        own = [np.diag(products[1]), np.diag(products[2])]
-        total = [products[0], *own]
-        sums = total if cross is None else [before + now for before, now in zip(sums, total, strict=True)]  # noqa: F821
-        cross = sums[0]
-    if cross is None:
+        left, right = ([_gram(_centred(value)) for value in part.values()] for part in (one, two))
+        cross = cross + np.array([[_hsic_of_grams(a, b) for b in right] for a in left])
+        first = first + np.array([_hsic_of_grams(a, a) for a in left])
+        second = second + np.array([_hsic_of_grams(b, b) for b in right])
+    if names is None:
         raise NotEnoughEvidence("CKA needs at least one batch")
-    values = np.array([[_ratio(sums[0][i, j], sums[1][i], sums[2][j]) for j in range(len(names[1]))] for i in range(len(names[0]))])
-    return names[0], names[1], values
+    values = [[_ratio(cross[i, j], first[i], second[j]) for j in range(len(names[1]))] for i in range(len(names[0]))]
+    return *names, np.array(values)
+
+
+def hsic(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the unbiased estimate of HSIC with linear kernels, for features ``[n, D1]`` and ``[n, D2]``, n >= 4.
+
+    With centred columns the hollow kernels' row sums are minus their diagonals, so that the estimate needs no n by n matrix:
+    ``(|X'Y|^2 - n / (n - 2) sum k_ii l_ii + sum k_ii sum l_ii / ((n - 1) (n - 2))) / (n (n - 3))``.
+
+    Raises:
+        NotEnoughEvidence: fewer than 4 examples.
+
+    Source: Song et al., JMLR 2012, equation 4.
+    """
+    a, b = _centred(x), _centred(y)
+    narrow = a.shape[1] * b.shape[1] <= len(a) * len(a)
+    cross = np.square(_cross(a, b)).sum() if narrow else (_gram(a) * _gram(b)).sum()
+    return _hsic(float(cross), np.square(a).sum(axis=1), np.square(b).sum(axis=1))
+
+
+def _hsic_of_grams(a: np.ndarray, b: np.ndarray) -> float:
+    return _hsic(float(np.vdot(a, b)), np.diagonal(a), np.diagonal(b))
+
+
+def _hsic(cross: float, k: np.ndarray, m: np.ndarray) -> float:
+    n = len(k)
+    if n < 4:
+        raise NotEnoughEvidence(f"unbiased CKA needs 4 examples in a batch, there are {n}")
+    return float((cross - n / (n - 2) * (k @ m) + k.sum() * m.sum() / ((n - 1) * (n - 2))) / (n * (n - 3)))
+
+
+def _ratio(cross: float, first: float, second: float) -> float:
+    if not (first > 0 and second > 0):
+        raise NotEnoughEvidence("CKA needs features that vary over the examples")
+    return float(cross / np.sqrt(first * second))
+
+
+def _centred(x: np.ndarray) -> np.ndarray:
+    x = np.asarray(x, dtype=np.float64)
+    return x - x.mean(axis=0)
+
+
+def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return x.T @ y
+
+
+def _gram(x: np.ndarray) -> np.ndarray:
+    return x @ x.T

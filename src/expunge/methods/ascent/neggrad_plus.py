@@ -15,7 +15,9 @@ class NeggradPlus(Method):
 
     Source: Kurmanji et al., SCRUB, NeurIPS 2023, arXiv 2302.09880, section 5 (NegGrad+):
     ``a [CE(retain) + l/2 ||theta - theta_0||^2] - (1 - a) CE(forget)``, an epoch being a pass over the retain set. The paired form of
-    arXiv 2511.02435 (NGPlus) is ``optimizer=adam lr=1e-4 epochs=30 epoch_of=forget``.
+    arXiv 2511.02435 (NGPlus) is ``optimizer=adam lr=1e-4 epochs=30 epoch_of=forget``. The two separate steps of the constrained unlearning
+    project (source 002), 0.1 on the retain set and 0.05 on the forget set, are ``order=interleave alpha=0.667 lr=0.15 epoch_of=forget``,
+    with one momentum for both.
     """
 
     aliases = ("NGPlus", "NG+", "NegGrad+", "neggradplus")
@@ -29,6 +31,7 @@ class NeggradPlus(Method):
     batch_size: PositiveInt = hyper(256, "examples of each set in a step")
     optimizer: Literal["sgd", "adam"] = hyper("sgd", "SGD 0.9 / 5e-4, or Adam without weight decay")
     epoch_of: Literal["retain", "forget"] = hyper("retain", "the set that defines an epoch; the other is repeated or cut")
+    order: Literal["zip", "interleave"] = hyper("zip", "one step for both sets, or a retain step and then a forget step")
     fidelity: Literal["paper", "reference"] = hyper("paper", "reference: BatchNorm frozen, as in the code of arXiv 2410.01276")
 
     def steps(self, ctx: Context) -> Steps:
@@ -44,6 +47,7 @@ class NeggradPlus(Method):
             epochs=self.epochs,
             optimizer=sgd(self.lr) if self.optimizer == "sgd" else adam(self.lr),
             batch_size=self.batch_size,
+            order=self.order,
             epoch_of=self.epoch_of,
             norm="train" if self.fidelity == "paper" else "frozen",
             name="ascend and descend",

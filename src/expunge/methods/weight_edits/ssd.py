@@ -5,13 +5,11 @@ from typing import Literal
 import torch
 
 from expunge.config import PositiveFloat, PositiveInt, hyper
-from expunge.engine import randomness
 from expunge.engine.context import Context
-from expunge.engine.derivatives import fisher_diagonal, gradient
+from expunge.engine.derivatives import fisher_diagonal
 from expunge.engine.edits import scale
 from expunge.engine.method import Method, Steps
-from expunge.engine.parameters import Vector
-from expunge.engine.stream import Stream
+from expunge.methods.weight_edits.dampening import factors, over_all, over_batch_means, together
 
 
 class Ssd(Method):
@@ -39,30 +37,9 @@ class Ssd(Method):
         """Yield one edit."""
         forget, retain = ctx.stream("forget"), ctx.stream("retain")
         if self.fidelity == "reference":
-            everything = Stream("everything", forget.source, torch.cat([forget.index, retain.index]))
-            important = squared_batch_means(ctx, forget, self.batch_size)
-            usual = squared_batch_means(ctx, everything, self.batch_size)
+            important = over_batch_means(ctx, forget, self.batch_size, torch.square)
+            usual = over_batch_means(ctx, together(forget, retain), self.batch_size, torch.square)
         else:
             important, kept = fisher_diagonal(ctx, forget), fisher_diagonal(ctx, retain)
-            share = len(forget) / (len(forget) + len(retain))
-            usual = {name: share * important[name] + (1 - share) * kept[name] for name in kept}
+            usual = over_all(important, kept, len(forget), len(retain))
         yield scale(factors(important, usual, self.alpha, self.dampening))
-
-
-def factors(forget: Vector, everything: Vector, alpha: float, dampening: float) -> Vector:
-    """Return what each weight is multiplied by, from the importances for the forgotten and for all data."""
-    result = {}
-    for name, value in forget.items():
-        shrink = (dampening * everything[name] / value).clamp_max(1)
-        result[name] = torch.where(value > alpha * everything[name], shrink, torch.ones_like(value))
-    return result
-
-
-def squared_batch_means(ctx: Context, stream: Stream, size: int) -> Vector:
-    """Return the average over shuffled batches of the squared gradient of the batch's mean loss; it depends on ``size``."""
-    order = randomness.shuffle(ctx.seed, "squared batch means", 0, stream.index)
-    total: Vector = {}
-    for chunk in order.split(size):
-        for name, value in gradient(ctx, stream.subset(chunk), reduction="mean", size=size).items():
-            total[name] = total.get(name, 0) + value.square()
-    return {name: value / stream.steps(size) for name, value in total.items()}

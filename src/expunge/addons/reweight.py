@@ -1,0 +1,122 @@
+"""Give the forgotten examples weights of their own."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import wraps
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from expunge.addons.applicability import NO_FORGET_TERM, has_forget_term, scores_no_forgotten_data, takes_no_gradient_step
+from expunge.addons.pairs import is_forgotten
+from expunge.config import NonNegativeFloat, PositiveFloat, hyper
+from expunge.engine.context import Context
+from expunge.engine.method import Addon, Method, Steps
+from expunge.engine.phase import Phase
+from expunge.engine.stream import Batch
+from expunge.engine.terms import Forward, Loss, Penalty, Term
+from expunge.errors import NotApplicable
+
+Rule = Literal["inverse_loss", "npo", "simnpo", "class_balanced"]
+Weigh = Callable[[Context, Batch, Forward, Tensor], Tensor]
+"""Maps context, batch, forward and the term's losses ``[B]`` to weights ``[B]``."""
+
+_SMALLEST_LOSS = 1e-3
+
+
+class Reweight(Addon):
+    """Multiplies the loss of every forgotten example by a weight, through which no gradient flows.
+
+    With the loss ``l`` of the term, the cross entropy ``c`` with the true label and ``c_0`` that of the original:
+
+    - ``inverse_loss``: ``l^-power``, divided by its mean over the batch: what is remembered best goes first.
+    - ``npo``: ``2 sigmoid(beta (c_0 - c))``: ascent stops where an example is forgotten, compared with the original.
+    - ``simnpo``: ``2 sigmoid(-beta c)``: the same without the original.
+    - ``class_balanced``: every forgotten class has the same total weight, one on average.
+
+    Losses on other data, penalties and one-shot edits are not touched.
+
+    Source: Huang et al., SFRon, NeurIPS 2024, arXiv 2409.19732 (inverse loss); Zhang et al., NPO, 2024, arXiv 2404.05868, whose gradient
+    is that of ascent times this weight; Fan et al., SimNPO, 2024, arXiv 2410.07163, with margin 0.
+    """
+
+    source = "arXiv 2409.19732; arXiv 2404.05868; arXiv 2410.07163"
+    deviations = (
+        "inverse_loss is divided by its mean, so that learning rates keep their meaning; the code leaves it as it is.",
+        "Losses below 1e-3 count as 1e-3.",
+    )
+    needs = {"forget"}
+
+    rule: Rule = hyper("inverse_loss", "how an example's weight is found")
+    power: NonNegativeFloat = hyper(1.0, "of inverse_loss", low=0.1, high=2)
+    beta: PositiveFloat = hyper(0.1, "of npo and simnpo: how sharply weights fall with the loss", low=0.01, high=5, log=True)
+
+    def rewrite(self, steps: Steps, ctx: Context) -> Steps:
+        """Yield the steps, losses on forgotten data weighted.
+
+        Raises:
+            NotApplicable: no phase had a loss on forgotten data.
+        """
+        weigh, met = self.weights(ctx), False
+        for step in steps:
+            if isinstance(step, Phase) and has_forget_term(ctx, step):
+                met = True
+                step = step.but(terms=[_weighted(ctx, term, weigh) for term in step.terms])
+            yield step
+        if not met:
+            raise NotApplicable(f"addons={self.name}", NO_FORGET_TERM)
+
+    def weights(self, ctx: Context) -> Weigh:
+        """Return the function that weighs examples."""
+        if self.rule == "inverse_loss":
+            return lambda context, batch, student, losses: _inverse(losses, self.power)
+        if self.rule == "npo":
+            return lambda context, batch, student, losses: (
+                2
+                * torch.sigmoid(
+                    self.beta * (_cross_entropy(context.logits_of("original", batch.x), batch) - _cross_entropy(student.logits, batch))
+                )
+            )
+        if self.rule == "simnpo":
+            return lambda context, batch, student, losses: 2 * torch.sigmoid(-self.beta * _cross_entropy(student.logits, batch))
+        forget = ctx.stream("forget")
+        table = class_weights(forget.index, forget.labels, len(forget.source)).to(ctx.device)
+        return lambda context, batch, student, losses: table[batch.index]
+
+    def refuse(self, method: Method) -> str:
+        """Refuse methods without a loss on forgotten data."""
+        return takes_no_gradient_step(method) or scores_no_forgotten_data(method)
+
+
+def class_weights(index: Tensor, labels: Tensor, size: int) -> Tensor:
+    """Return ``n / (classes * n_c)`` at the index of each of the n examples, float32 ``[size]``, one elsewhere."""
+    present, which, count = labels.unique(return_inverse=True, return_counts=True)
+    table = torch.ones(size)
+    table[index] = len(labels) / (len(present) * count[which].float())
+    return table
+
+
+def _inverse(losses: Tensor, power: float) -> Tensor:
+    found = losses.detach().abs().clamp_min(_SMALLEST_LOSS) ** -power
+    return found / found.mean()
+
+
+def _cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    return F.cross_entropy(logits, batch.y, reduction="none")
+
+
+def _weighted(context: Context, term: Term | Penalty, weigh: Weigh) -> Term | Penalty:
+    if not isinstance(term, Term) or not is_forgotten(context, term):
+        return term
+    return dataclasses.replace(term, loss=_times(term.loss, weigh))
+
+
+def _times(loss: Loss, weigh: Weigh) -> Loss:
+    @wraps(loss)
+    def weighted(context: Context, batch: Batch, student: Forward) -> Tensor:
+        losses = loss(context, batch, student)
+        return weigh(context, batch, student, losses).detach() * losses
+
+    return weighted

@@ -1,0 +1,26 @@
+"""Take the conflict out of forgetting and retaining."""
+
+from typing import Literal
+
+from expunge.config import hyper
+from expunge.engine.combine import pcgrad
+from expunge.engine.context import Context
+from expunge.engine.method import Steps
+from expunge.methods.constrained.two_goals import TwoGoals
+
+
+class Pcgrad(TwoGoals):
+    """Add the retain gradient and the forget gradient after each has lost its component against the other.
+
+    Source: Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020, arXiv 2001.06782, algorithm 1; with ``project=forget`` only
+    the forget gradient gives way, as in gradient-projection methods of unlearning. Learning rate, epochs and clip are those of `munba`.
+    """
+
+    aliases = ("PCGrad", "UNGrad", "pcgrad_unlearning")
+    source = "Yu et al., NeurIPS 2020, arXiv 2001.06782"
+
+    project: Literal["both", "forget"] = hyper("both", "whose gradient loses its component against the other")
+
+    def steps(self, ctx: Context) -> Steps:
+        """Yield one phase on pairs of batches."""
+        yield self.phase(pcgrad(only="forget" if self.project == "forget" else None), "avoid conflicts")

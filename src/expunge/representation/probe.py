@@ -1,0 +1,122 @@
+"""What a linear classifier can read from frozen features: the label, or whether an example was trained on.
+
+A head can be edited to hide what the encoder knows; a probe puts a new head on the encoder. The good value is the retrained
+model's, not chance: features that were never trained on a class still separate it to some degree.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from expunge.metrics import roc
+from expunge.representation.features import Reading
+from expunge.statistics import NotEnoughEvidence
+
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+"""Inverse regularisation strengths C from which validation chooses."""
+
+
+class Probe(NamedTuple):
+    """A fitted linear probe.
+
+    Attributes:
+        accuracy: on the examples that were asked about, a fraction.
+        n: number of these examples.
+        strength: the C that validation chose.
+        validation_accuracy: a fraction.
+    """
+
+    accuracy: float
+    n: int
+    strength: float
+    validation_accuracy: float
+
+
+def linear_probe(
+    fit: Reading, validation: Reading, asked: Reading, strengths: tuple[float, ...] = STRENGTHS, iterations: int = 1000
+) -> Probe:
+    """Return how well a linear classifier on features, fitted on some examples, names the classes of others.
+
+    Features are standardised with the moments of the fitting examples. C is the one with the best accuracy on validation, the smallest
+    of equally good ones. For a class request fit on retain and forget examples and ask about unseen images of the forgotten class;
+    for other requests fit on retain examples alone and ask about the forget set.
+
+    Args:
+        fit: features and labels to fit on; all models that are compared get the same examples.
+        validation: chooses C; neither fitted on nor reported.
+        asked: what the accuracy is of.
+        strengths: candidates for C, ascending.
+        iterations: limit of the solver; a probe that has not converged is used as it is, for every model alike.
+
+    Raises:
+        NotEnoughEvidence: one class only, or a part without examples.
+
+    Source: Alain and Bengio, arXiv 1610.01644 (linear probes).
+    """
+    for name, part in (("fitting", fit), ("validation", validation), ("the question", asked)):
+        if not len(part.labels):
+            raise NotEnoughEvidence(f"a linear probe needs examples for {name}, there are none")
+    if len(np.unique(fit.labels)) < 2:
+        raise NotEnoughEvidence("a linear probe needs two classes to fit on, there is one")
+    scale = _standardiser(fit.features)
+    x, held, target = (scale(part.features) for part in (fit, validation, asked))
+    best: tuple[float, float, float] | None = None
+    for strength in strengths:
+        classifier = _fitted(x, fit.labels, strength, iterations)
+        right = float(np.mean(classifier.predict(held) == validation.labels))
+        if best is None or right > best[0]:
+            best = right, strength, float(np.mean(classifier.predict(target) == asked.labels))
+    assert best is not None
+    return Probe(best[2], len(asked.labels), best[1], best[0])
+
+
+def membership_probe(members: np.ndarray, nonmembers: np.ndarray, folds: int = 5, strength: float = 0.01, seed: int = 0) -> roc.Area:
+    """Return how well a linear classifier on features tells two groups apart: the AUC within held-out folds, averaged.
+
+    0.5 when both groups have the same law, as the forget set and matched unseen examples have for a retrained model. Folds are
+    judged apart, because scores of different fits are not on one scale: pooling them is biased below 0.5. The standard error is that
+    of the null (no difference) for the folds' sizes.
+
+    Args:
+        members: features of the forget set, ``[n1, D]``.
+        nonmembers: features of matched unseen examples, ``[n0, D]``.
+        folds: parts of each group.
+        strength: inverse regularisation strength C; fixed, so that nothing is chosen on the scored examples.
+        seed: of the folds.
+
+    Raises:
+        NotEnoughEvidence: a group with fewer examples than folds.
+    """
+    if min(len(members), len(nonmembers)) < folds:
+        raise NotEnoughEvidence(f"{folds} folds need {folds} examples in each group, there are {len(members)} and {len(nonmembers)}")
+    places = [np.random.default_rng([seed, side]).permutation(len(group)) % folds for side, group in enumerate((members, nonmembers))]
+    areas, weights = [], []
+    for fold in range(folds):
+        inside = [group[place != fold] for group, place in zip((members, nonmembers), places, strict=True)]
+        outside = [group[place == fold] for group, place in zip((members, nonmembers), places, strict=True)]
+        scale = _standardiser(np.concatenate(inside))
+        answers = np.repeat([1, 0], [len(inside[0]), len(inside[1])])
+        classifier = _fitted(scale(np.concatenate(inside)), answers, strength, 1000, balanced=True)
+        positive, negative = (classifier.decision_function(scale(group)) for group in outside)
+        areas.append(roc.auc(positive, negative))
+        weights.append(len(positive) * len(negative))
+    share = np.array(weights) / np.sum(weights)
+    error = roc.null_standard_error(len(members), len(nonmembers))
+    return roc.Area(float(share @ areas), error)
+
+
+def _standardiser(x: np.ndarray):
+    mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    spread = np.where(spread > 1e-12 * max(1e-300, float(np.abs(spread).max())), spread, 1.0)
+    return lambda values: (values - mean) / spread
+
+
+def _fitted(x: np.ndarray, labels: np.ndarray, strength: float, iterations: int, balanced: bool = False):
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(C=strength, max_iter=iterations, class_weight="balanced" if balanced else None).fit(x, labels)
