@@ -11,7 +11,6 @@ from expunge.errors import BadInput, Diverged
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Remove the influence of chosen training data from a trained classifier, and show how close the result is to a model that never "
@@ -204,21 +203,18 @@ def _finish(lines: list[str]) -> None:
 def main() -> None:
     """Run the command line; wrong input ends with one line and status 2."""
     try:
-        app(standalone_mode=False)
+        app(sys.argv[1:] or ["--help"], prog_name="expunge", standalone_mode=False)
     except BadInput as error:
         _end(str(error), 2)
     except Diverged as error:
         _end(str(error), 1)
-    except KeyboardInterrupt:
-        _end("interrupted; what was finished is kept: run the same command again to go on.", 130)
     except typer.Exit as error:
         sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _end("interrupted; what was finished is kept: run the same command again to go on.", 130)
     except Exception as error:
-        from click.exceptions import ClickException
-
-        if isinstance(error, ClickException):
-            error.show()
-            sys.exit(error.exit_code)
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # wrong words on the command line
+            _end(f"{error.format_message()} `expunge --help` shows what there is.", error.exit_code)
         if type(error).__name__ == "WorkersLost":
             _end(str(error), 1)
         raise

@@ -43,9 +43,7 @@ def test_one_run_from_scores():
         epsilon.one_run_from_scores(np.zeros(10), np.zeros(10, bool), 3)
 
 
-@pytest.mark.parametrize(
-    ("mu", "values"), [(1, (2.3178, 3.1387, 4.3772)), (0.5, (0.9195, 1.3523, 1.9931)), (2, (5.9979, 7.5813, 9.9973))]
-)
+@pytest.mark.parametrize(("mu", "values"), [(1, (2.3178, 3.1387, 4.3772)), (0.5, (0.9195, 1.3523, 1.9931)), (2, (5.9979, 7.5813, 9.9973))])
 def test_gaussian_epsilon(mu, values):
     assert [epsilon.gaussian_epsilon(mu, delta) for delta in (1e-2, 1e-3, 1e-5)] == pytest.approx(values, abs=1e-4)
 

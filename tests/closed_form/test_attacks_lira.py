@@ -30,8 +30,9 @@ def test_plug_in_attacks(models):
     center = made.normal(0, 3, TARGETS)
     inside, outside = sampled(made, models, center, 1), sampled(made, models, center, 0)
     pair = [(center + shift + made.normal(size=TARGETS))[None] for shift in (1, 0)]
+    spreads = [side.squares / models for side in (inside, outside)]  # the table divides by the number of models
     attacks = (
-        lambda x: lira.online(x, inside, outside, "per_example")[0],
+        lambda x: lira.log_ratio(x, inside, outside, *spreads)[0],
         lambda x: lira.online(x, inside, outside, "pooled")[0],
         lambda x: lira.offline(x, outside, "pooled")[0],
     )
@@ -89,7 +90,7 @@ def test_no_models_or_no_spread_is_an_error():
     [(8, 0.668, 0.406, 0.478), (16, 0.616, 0.427, 0.494), (32, 0.579, 0.436, 0.495), (64, 0.557, 0.446, 0.500), (256, 0.528, 0.460, 0.499)],
 )
 def test_judging_the_models_that_the_attack_was_fitted_on_is_biased(models, own, left_out, together):
-    made, examples = np.random.default_rng(models), 3000
+    made, examples = np.random.default_rng(models), {8: 12_000, 16: 8000}.get(models, 3000)
     inside = margins.design(models, examples, 2, 1) == margins.IN
     x = made.normal(size=(models, examples)).astype(np.float32)
     scores = [lira.in_sample(x, inside, ~inside, out).astype(np.float32) for out in (False, True)]

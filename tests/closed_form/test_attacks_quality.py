@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from expunge.attacks import gaussian, klom, per_example
+from expunge.attacks import gaussian, klom, per_example, roc
 from expunge.attacks import forgetting_quality as quality
 from expunge.statistics import NotEnoughEvidence
 
@@ -53,13 +53,14 @@ def test_score_bins():
 
 def test_too_few_models_is_an_error():
     with pytest.raises(NotEnoughEvidence, match="errs on both sides"):
-        quality.forgetting_quality(np.array([[0.0], [2.0]]), np.array([[1.0], [1.0 + 1.5]]))
+        quality.forgetting_quality(np.array([[0.0204], [0.0247]]), np.array([[0.0227], [0.0251]]))
 
 
 def test_klom_of_identical_arrays_is_exactly_zero():
     unlearned, _ = pools(100, 50)
-    for quirks in ("none", "easydub", "data_unlearning_bench"):
+    for quirks in ("none", "easydub"):
         assert (klom.klom(unlearned, unlearned.copy(), quirks=quirks) == 0).all()
+    assert klom.klom(unlearned, unlearned.copy(), quirks="data_unlearning_bench") == pytest.approx(0, abs=1e-12)
     assert (klom.klom(np.ones((5, 3)), np.ones((4, 3))) == 0).all()
 
 
@@ -120,8 +121,6 @@ def test_noisy_mean_model():
     shift = abs(full - rest) / noise
     assert 0.5 < shift < 3
     pair = (original, retrained) if full > rest else (retrained, original)
-    from expunge.attacks import roc
-
     known = roc.normal_areas(shift)
     assert per_example.auc(*pair)[0] == pytest.approx(known["auc"], abs=0.02)
     assert per_example.kolmogorov_smirnov(*pair).statistic[0] == pytest.approx(known["advantage"], abs=0.03)

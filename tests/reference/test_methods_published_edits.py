@@ -239,7 +239,6 @@ def test_it_makes_no_difference_where_inputs_are_normalised() -> None:
 def test_boundary_expand_trains_into_a_class_that_goes_again() -> None:
     context = make_context("class", needs={"forget"})
     wider, phase, narrow = method("BE", lr=1e-3, epochs=1, batch_size=16).steps(context)
-    x = next(context.stream("forget").batches(50)).x
     before = logits_of(context, "forget")[0]
     apply(context, wider)
     torch.testing.assert_close(logits_of(context, "forget")[0][:, :CLASSES], before, atol=1e-6, rtol=1e-5)
@@ -255,7 +254,7 @@ def test_boundary_expand_trains_into_a_class_that_goes_again() -> None:
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(trained[name], value, atol=1e-6, rtol=1e-5)
     apply(context, narrow)
-    assert context.model[7].out_features == CLASSES and context.model(x).shape == (50, CLASSES)
+    assert context.model[7].out_features == CLASSES and logits_of(context, "forget")[0].shape == (80, CLASSES)
     for name, value in context.model.state_dict().items():
         assert torch.equal(value, trained[name][:CLASSES] if name[0] == "7" else trained[name]), name
 
@@ -269,13 +268,13 @@ def test_with_the_extra_class_forgetting_looks_better_than_it_is() -> None:
     wide = (logits_of(context, "forget")[0].argmax(1) != labels).double().mean()
     apply(context, next(steps))
     exported = (logits_of(context, "forget")[0].argmax(1) != labels).double().mean()
-    assert float(wide) > float(exported) + 0.2
+    assert float(wide) > float(exported) + 0.1
 
 
 def test_a_run_that_diverges_leaves_the_old_head() -> None:
     context = make_context("class", needs={"forget"})
     with pytest.raises(Diverged):
-        run(context, method("boundary_expand", lr=1e30, epochs=2))
+        run(context, method("boundary_expand", lr=1e30, epochs=1, batch_size=16))
     assert context.model[7].weight.shape == (CLASSES, 144) and changed(context.model) == set()
 
 

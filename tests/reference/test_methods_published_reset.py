@@ -176,7 +176,7 @@ def test_prmq_ends_in_half_precision(half: bool) -> None:
 def test_noise_reaches_every_convolution(fidelity: str, moved: set[str]) -> None:
     context = make_context(needs={"retain"})
     apply(context, next(method("cfw", fidelity=fidelity).steps(context)))
-    change = {name: value - context.original[name] for name, value in context.model.named_parameters()}
+    change = {name: value.detach() - context.original[name] for name, value in context.model.named_parameters()}
     assert {name for name, value in change.items() if value.any()} == moved
     assert all(float(change[name].std()) == pytest.approx(0.6, rel=0.15) for name in moved)
 

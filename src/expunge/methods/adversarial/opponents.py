@@ -39,7 +39,8 @@ class Comparator(nn.Module):
 
 
 def _layer(inputs: int, outputs: int) -> list[nn.Module]:
-    return [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
+    """Return a layer without bias: BatchNorm takes it out, so that its gradient is rounding, of which Adam would make full steps."""
+    return [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
 
 
 class Opponent:
