@@ -113,9 +113,9 @@ class Workplace:
         chosen = self.experiment.data.validation_fraction
         return chosen if chosen is not None else 0.1 if self.experiment.model.weights is None else 0.0
 
-    def streams(self) -> dict[str, Stream]:
-        """Return what exists for a method: forget, retain and, unless it is empty, validation."""
-        found = {name: self.split.stream(name, self.data) for name in ("forget", "retain", "validation")}
+    def streams(self, split: Split | None = None) -> dict[str, Stream]:
+        """Return what exists for a method: forget, retain and, unless it is empty, validation; of the request or of another split."""
+        found = {name: (split or self.split).stream(name, self.data) for name in ("forget", "retain", "validation")}
         return {name: stream for name, stream in found.items() if len(stream)}
 
     @cached_property
@@ -196,7 +196,7 @@ def train(work: Workplace, index: np.ndarray, seed: int, title: str) -> Run:
     return _stage(work, identity, title, compute)
 
 
-def unlearn(work: Workplace, original: Path | None, seed: int, title: str) -> Run:
+def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split: Split | None = None) -> Run:
     """Unlearn the configured request from an original with the configured method, or find it done.
 
     Args:
@@ -204,9 +204,11 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str) -> Ru
         original: run folder of the original; None starts from the configured weights file.
         seed: seed of the unlearning.
         title: what progress reports call the run.
+        split: another division of the same data than the request's, for pools in which every model forgets something else.
     """
-    method, addons, split = work.experiment.method, work.experiment.addons, work.split
+    method, addons = work.experiment.method, work.experiment.addons
     check_request(work)
+    split = split or work.split
     start = runs.read_json(original / "record.json")["weights"] if original else None
     identity = {
         "stage": "unlearn",
@@ -230,7 +232,7 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str) -> Ru
             checkpoint.load_into(model, original / "weights.safetensors")
         context = Context(
             model,
-            work.streams(),
+            work.streams(split),
             needs=set(method.needs).union(*(addon.needs for addon in addons)),
             seed=seed,
             num_classes=work.data.num_classes,
