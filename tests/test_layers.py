@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1] / "src" / "expunge"
 LAYERS = (
     {"__init__", "__main__", "api", "cli"},
     {"bench", "report", "requests", "lab", "progress", "tracking", "components"},
-    {"methods", "addons", "metrics", "training", "pools"},
+    {"methods", "addons", "metrics", "representation", "training", "pools"},
     {"data", "models"},
-    {"engine", "statistics"},
+    {"engine", "attacks", "statistics"},
     {"runs", "config", "registry", "errors"},
 )
 """From the top. What stands in one set may import each other, as long as no module imports itself in the end."""

@@ -1,4 +1,4 @@
-"""Likelihood-ratio attacks on normal margins: the plug-in table, invariances of the ratio attack, and the bias of judging one's own models."""
+"""Likelihood-ratio attacks on normal margins: the plug-in table, the ratio attack, and the bias of judging one's own models."""
 
 import numpy as np
 import pytest

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from expunge.attacks import gaussian, klom, per_example, roc
 from expunge.attacks import forgetting_quality as quality
+from expunge.attacks import gaussian, klom, per_example, roc
 from expunge.statistics import NotEnoughEvidence
 
 
@@ -113,7 +113,7 @@ def test_energy_distance_is_unbiased_and_has_its_closed_form():
 
 
 def test_noisy_mean_model():
-    """A(D) = mean(D) + N(0, s^2) on scalars: leaving the request undone is a shift of |difference of means| / s; subtracting it is exact."""
+    """A(D) = mean(D) + N(0, s^2): doing nothing is a shift of |difference of means| / s, subtracting the forget set's part is exact."""
     made, models, noise = np.random.default_rng(0), 2000, 0.05
     data = made.normal(size=100) + (np.arange(100) < 10) * 0.5
     full, rest = data.mean(), data[10:].mean()

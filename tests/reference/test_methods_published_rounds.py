@@ -139,7 +139,7 @@ def test_rni_moves_picked_tensors_and_norms_then_everything() -> None:
             noises += 1
             assert moved and not moved & (norms | seen) and len(moved) <= 2
             for name in moved:
-                change = dict(context.model.named_parameters())[name] - before[name]
+                change = dict(context.model.named_parameters())[name].detach() - before[name]
                 assert 0.01 < float(change.norm()) / change.numel() ** 0.5 < 0.08
         elif step.trainable is not None:
             assert step.trainable - norms == moved - norms and len(moved - norms) == 2 and norms <= moved
@@ -180,7 +180,7 @@ def test_learning_makes_the_model_wrong() -> None:
     losses = []
     for steps in (0, 20):
         x = learn_noise(context, 2, like, 16, steps=steps, lr=0.1, decay=0.0)
-        losses.append(float(F.cross_entropy(context.model.eval()(x), torch.full((16,), 2))))
+        losses.append(float(F.cross_entropy(context.model.eval()(x), torch.full((16,), 2)).detach()))
     assert losses[1] > losses[0] + 3
 
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 
+import torch
+
 from expunge.addons.pairs import added_up, forgetting, is_forgotten, pair
 from expunge.addons.plan import Planned, plan
 from expunge.engine.context import Context
 from expunge.engine.method import Method
 from expunge.engine.phase import Phase
 from expunge.engine.terms import Term
+from expunge.errors import NotApplicable
 
 NO_PAIR = "it has no phase whose steps see forgotten and retained data at once, and so two gradients never meet."
 NO_FORGET_GRADIENT = "it has no phase with a gradient of forgotten data of its own, apart from that of retained data."
@@ -69,6 +72,19 @@ def changes_weights_after_steps(method: Method) -> str:
     """Say why adapters cannot carry what the method does."""
     reason = "it changes weights after each step by a rule of its own, and adapters are no weights."
     return _if_any(method, lambda phase: bool(phase.after_step), reason)
+
+
+def needs_all_parameters(method: Method) -> str:
+    """Say what a method's rule for joining gradients answers when it is given those of other parameters than the model's."""
+    for phase in plan(method).phases:
+        if phase.combine is not None:
+            try:
+                phase.combine({term.group_name: [torch.zeros(1)] for term in phase.terms}, {})
+            except NotApplicable as error:
+                return f"its rule for joining gradients {error.problem}"
+            except (RuntimeError, ValueError, TypeError, LookupError):
+                continue  # one number is too little for the rule, which says nothing about adapters
+    return ""
 
 
 def keeps_one_epoch(method: Method) -> str:

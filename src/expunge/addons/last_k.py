@@ -3,11 +3,13 @@
 from expunge.addons.applicability import changes_nothing, trains_anew
 from expunge.addons.masking import within
 from expunge.config import PositiveInt, hyper
+from expunge.engine.combine import joined, total
 from expunge.engine.context import Context
 from expunge.engine.method import Addon, Method, Steps
 from expunge.engine.norms import layer_of
 from expunge.engine.parameters import is_adapter, leaves
 from expunge.engine.phase import Phase
+from expunge.engine.select import Mask, multiply
 from expunge.errors import NotApplicable
 
 
@@ -35,7 +37,14 @@ class LastK(Addon):
         names = frozenset(ctx.architecture.last_blocks(self.blocks))
         still = {name: value.new_zeros(value.shape) for name, value in leaves(ctx.model).items() if name not in names}
         for step in steps:
-            yield step.but(trainable=self.movable(ctx, step, names)) if isinstance(step, Phase) else within(still, step)
+            yield self.limited(ctx, step, names, still) if isinstance(step, Phase) else within(still, step)
+
+    def limited(self, ctx: Context, phase: Phase, names: frozenset[str], still: Mask) -> Phase:
+        """Return the phase that moves the last blocks only."""
+        movable = self.movable(ctx, phase, names)
+        if joined(phase.combine) is total:
+            return phase.but(trainable=movable)
+        return phase.but(mask=multiply(phase.mask, still))  # a rule of the method's own may count on all parameters
 
     def movable(self, ctx: Context, phase: Phase, names: frozenset[str]) -> frozenset[str]:
         """Return what a phase moves in the last blocks; adapters go with their layer."""

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from expunge.addons.applicability import changes_nothing, changes_weights_after_steps, takes_no_gradient_step, trains_anew
+from expunge.addons.applicability import (
+    changes_nothing,
+    changes_weights_after_steps,
+    needs_all_parameters,
+    takes_no_gradient_step,
+    trains_anew,
+)
 from expunge.addons.matrices import in_attention, is_convolution, weights
 from expunge.config import PositiveFloat, PositiveInt, hyper
 from expunge.engine.context import Context
@@ -130,5 +136,6 @@ class Lora(Addon):
         return frozenset(chosen)
 
     def refuse(self, method: Method) -> str:
-        """Refuse methods without gradient steps, those that train a new model, and those with rules that change weights after steps."""
-        return changes_nothing(method) or trains_anew(method) or takes_no_gradient_step(method) or changes_weights_after_steps(method)
+        """Refuse methods without gradient steps, those that train a new model, and those with rules that are made for weights."""
+        without_steps = changes_nothing(method) or trains_anew(method) or takes_no_gradient_step(method)
+        return without_steps or changes_weights_after_steps(method) or needs_all_parameters(method)

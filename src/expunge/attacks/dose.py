@@ -53,7 +53,7 @@ def dose_response(
     """
     dose, value = _checked(doses, values)
     levels = np.unique(dose)
-    chances = np.array([_power(value[dose == each], value[dose == 0], of_mean, level) for each in levels])
+    chances = np.array([1 - level] + [_power(value[dose == each], value[dose == 0], of_mean, level) for each in levels[1:]])
     detectable = _first_reached(levels, np.maximum.accumulate(chances), power)
     reason = "" if detectable is not None else f"power {chances.max():.2f} at best, at a dose of {levels[chances.argmax()]:g}"
     return DoseResponse(*_spearman(dose, value, resamples, seed), levels, chances, detectable, reason)
@@ -85,12 +85,10 @@ def _spearman(dose: np.ndarray, value: np.ndarray, resamples: int, seed: int) ->
 def _power(values: np.ndarray, zero: np.ndarray, of_mean: int, level: float) -> float:
     """Return the chance of a value outside the prediction band of dose 0, values of the dose being normal.
 
-    A single model of a dose lends its spread from dose 0. Dose 0 itself has the false-alarm rate, not its own sample's.
+    A single model of a dose lends its spread from dose 0.
     """
     from scipy import stats
 
-    if values.shape == zero.shape and np.array_equal(values, zero):
-        return 1 - level
     band = statistics.prediction_band(zero, of_mean, level=level)
     spread = (values.std(ddof=1) if len(values) > 1 else zero.std(ddof=1)) / np.sqrt(of_mean)
     if spread == 0:
@@ -99,10 +97,14 @@ def _power(values: np.ndarray, zero: np.ndarray, of_mean: int, level: float) -> 
 
 
 def _first_reached(doses: np.ndarray, power: np.ndarray, asked: float) -> float | None:
+    """Return the dose with the asked power; between two doses the power's normal score is taken as linear, as a shift makes it."""
+    from scipy import stats
+
     reached = np.flatnonzero(power >= asked)
     if not len(reached):
         return None
     last = int(reached[0])
     if last == 0 or power[last] == power[last - 1]:
         return float(doses[last])
-    return float(np.interp(asked, power[last - 1 : last + 1], doses[last - 1 : last + 1]))
+    below, goal, above = stats.norm.ppf(np.clip([power[last - 1], asked, power[last]], 1e-12, 1 - 1e-12))
+    return float(doses[last - 1] + (goal - below) / (above - below) * (doses[last] - doses[last - 1]))

@@ -40,8 +40,8 @@ def online(values: np.ndarray, inside: Moments, outside: Moments, variance: Vari
 
     Source: Carlini et al., S&P 2022, algorithm 1 (online). With equal variances the score is linear in the margin.
     """
-    _check_counts(inside, "inside")
-    _check_counts(outside, "outside")
+    check_counts(inside, "inside")
+    check_counts(outside, "outside")
     return log_ratio(values, inside, outside, *spreads(inside, outside, variance, sides))
 
 
@@ -65,7 +65,7 @@ def offline(values: np.ndarray, outside: Moments, variance: Variance = "auto") -
 
     Source: Carlini et al., S&P 2022, section IV-B (offline).
     """
-    _check_counts(outside, "outside")
+    check_counts(outside, "outside")
     deviation = np.sqrt(_positive(_one_spread(outside, variance)))
     return (np.asarray(values, dtype=np.float64) - outside.mean) / deviation
 
@@ -73,14 +73,15 @@ def offline(values: np.ndarray, outside: Moments, variance: Variance = "auto") -
 def calibrated(values: np.ndarray, inside: Moments, outside: Moments, variance: Variance = "auto") -> np.ndarray:
     """Return scores whose law under "not a member" is nearly the same for every example, ``[targets, n]``.
 
-    The standard score against the outside models, its estimation noise included, with the sign of the direction in which inside
-    models differ. One threshold then has one false positive rate for all examples, as a rate over all of them together needs.
+    The standard score against the outside models, its estimation noise included, signed by the direction in which inside models
+    differ. One threshold then has one false positive rate for all examples, as a rate over all of them together needs. The direction
+    is estimated, which moves both hypotheses' scores up a little where there is no difference: measure the rate, do not assume it.
 
     Raises:
         NotEnoughEvidence: an example without models on a side, or no variance.
     """
-    _check_counts(inside, "inside")
-    _check_counts(outside, "outside")
+    check_counts(inside, "inside")
+    check_counts(outside, "outside")
     return standardised(values, inside, outside, _positive(_one_spread(outside, variance)))
 
 
@@ -148,7 +149,12 @@ def _positive(variance: np.ndarray) -> np.ndarray:
     return variance
 
 
-def _check_counts(side: Moments, name: str) -> None:
+def check_counts(side: Moments, name: str) -> None:
+    """Refuse moments that are empty for some example.
+
+    Raises:
+        NotEnoughEvidence: saying for how many.
+    """
     empty = int((side.count < 1).sum())
     if empty:
         raise NotEnoughEvidence(f"{empty} of {side.count.size} examples have no {name} model in the attack pool")

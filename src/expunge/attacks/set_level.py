@@ -77,9 +77,9 @@ def classifier_test(
 
     Source: Lopez-Paz & Oquab, ICLR 2017; Ledoit & Wolf, JMVA 2004.
     """
+    fold = _folds(len(unlearned), len(retrained), folds, seed)
     gram, features = _gram(unlearned, retrained)
     label = np.repeat([True, False], [len(unlearned), len(retrained)])
-    fold = _folds(len(unlearned), len(retrained), folds, seed)
     labels = _relabelled(label, fold, permutations, seed)
     areas, observed = np.zeros(labels.shape[1]), np.empty(len(label))
     for each in range(folds):
@@ -116,7 +116,7 @@ def mean_discrepancy(
     gram, _ = _gram(unlearned, retrained)
     power = np.diag(gram)
     squares = np.maximum(power[:, None] + power - 2 * gram, 0)
-    width = float(np.sqrt(np.median(squares[np.triu_indices(len(gram), 1)]))) if bandwidth is None else bandwidth
+    width = float(np.median(np.sqrt(squares[np.triu_indices(len(gram), 1)]))) if bandwidth is None else bandwidth
     kernel = np.exp(-squares / (2 * width**2))
     np.fill_diagonal(kernel, 0)
     label = np.repeat([True, False], [len(unlearned), len(retrained)])

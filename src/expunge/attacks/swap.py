@@ -49,7 +49,7 @@ def signed_advantages(forgotten: np.ndarray, swapped_forgotten: np.ndarray, unse
         raise BadInput("swap", f"expected four arrays of one shape, got {[list(each.shape) for each in answers]}.")
     if any(not ((each >= 0) & (each <= 1)).all() for each in answers):
         raise BadInput("swap", "an adversary answers with numbers from 0 to 1.", "Use calls, probabilities or ranks, not margins.")
-    return (answers[0] + answers[1] - answers[2] - answers[3]) / 2
+    return ((answers[0] - answers[3]) + (answers[1] - answers[2])) / 2
 
 
 def swap_test(signed: np.ndarray, chosen_on: int | None = None) -> Swap:

@@ -263,6 +263,8 @@ def _assign(game: Game, folds: int, seed: int, block: int) -> tuple[np.ndarray, 
 def _score_fold(game: Game, assigned: tuple[np.ndarray, np.ndarray], each: int, variance: lira.Variance, sides: lira.Sides) -> Fold:
     pools = (game.positive, game.positive_mask, assigned[0]), (game.negative, game.negative_mask, assigned[1])
     inside, outside = (moments(values[fold != each], mask[fold != each]) for values, mask, fold in pools)
+    lira.check_counts(inside, "inside")
+    lira.check_counts(outside, "outside")
     one, zero = lira.spreads(inside, outside, variance, sides)
 
     def ratio(x: np.ndarray, part: slice) -> np.ndarray:

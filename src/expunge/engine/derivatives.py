@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from expunge.engine import randomness
 from expunge.engine.context import Context
@@ -24,8 +25,8 @@ FisherKind = Literal["empirical", "exact", "sampled"]
 
 
 def jvp(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Return value and directional derivative, like `torch.func.jvp`."""
-    with warnings.catch_warnings():
+    """Return value and directional derivative, like `torch.func.jvp`; attention is computed step by step, fused it has none."""
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
         # torch compiles its own forward-mode rules with the deprecated torch.jit.script on first use.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
         found: Any = torch.func.jvp(function, primals, tangents)

@@ -60,6 +60,7 @@ def soft_regression(x: np.ndarray, probabilities: np.ndarray, ridge: float, iter
         iterations: limit of L-BFGS.
     """
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     spread = np.where(spread > 0, spread, 1)
@@ -74,7 +75,8 @@ def soft_regression(x: np.ndarray, probabilities: np.ndarray, ridge: float, iter
         value = -(probabilities * log_p).sum() / len(z) + ridge / 2 * np.square(slopes).sum()
         return float(value), ((np.exp(log_p) - probabilities).T @ z / len(z) + ridge * slopes).ravel()
 
-    found = minimize(objective, np.zeros(classes * z.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": iterations})
+    with threadpool_limits(1):
+        found = minimize(objective, np.zeros(classes * z.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": iterations})
     table = found.x.reshape(classes, -1)
     weight = table[:, :-1] / spread
     return weight, table[:, -1] - weight @ mean

@@ -1,4 +1,4 @@
-"""What outputs say beside accuracy and membership: closeness to a random net, calibration, where a forgotten class goes, over-unlearning."""
+"""Outputs beside accuracy and membership: closeness to a random net, calibration, where a forgotten class goes, over-unlearning."""
 
 from typing import NamedTuple
 

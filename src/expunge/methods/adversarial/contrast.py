@@ -9,7 +9,7 @@ from expunge.engine.update import adam
 UNSEEN = "it takes the original's answers to unseen data of the same classes for those of a model that never saw the forget set."
 
 
-class Contrast(Method):
+class AgainstDiscriminator(Method):
     """The hyper-parameters of unlearning against a discriminator, and its phase."""
 
     needs = {"forget", "retain", "validation"}
@@ -40,7 +40,7 @@ class Contrast(Method):
         )
 
 
-class Trained(Contrast):
+class Trained(AgainstDiscriminator):
     """The hyper-parameters of a discriminator that learns along, beside those of the unlearning."""
 
     opponent_lr: PositiveFloat = hyper(0.01, "learning rate of the discriminator's Adam", low=1e-4, high=1e-2, log=True)

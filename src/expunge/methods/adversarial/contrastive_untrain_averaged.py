@@ -10,11 +10,11 @@ from expunge.engine.context import Context
 from expunge.engine.method import Steps
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Forward, cross_entropy
-from expunge.methods.adversarial.contrast import Contrast
+from expunge.methods.adversarial.contrast import AgainstDiscriminator
 from expunge.methods.adversarial.opponents import counterpart, doubt
 
 
-class ContrastiveUntrainAveraged(Contrast):
+class ContrastiveUntrainAveraged(AgainstDiscriminator):
     """As `contrastive_untrain`, on losses averaged over groups, against a logistic regression fitted anew to each batch.
 
     Averages vary less than losses, so that one number shows membership. A group holds ``group_size`` examples, or the whole batch if that

@@ -12,7 +12,7 @@ from expunge.engine.combine import Combiner, Gradients
 from expunge.engine.context import Context
 from expunge.engine.derivatives import fisher_diagonal
 from expunge.engine.method import Method, Steps
-from expunge.engine.parameters import Vector, norm
+from expunge.engine.parameters import Vector, base_name, norm
 from expunge.engine.phase import Phase
 from expunge.engine.select import Mask
 from expunge.engine.stream import Batch
@@ -69,7 +69,7 @@ class SFRon(Method):
             schedule=fading,
             batch_size=self.batch_size,
             epoch_of="retain",
-            combine=add_masked(mask, self.forget_clip),
+            combine=add_masked(ctx, mask, self.forget_clip),
             name="ascend where it matters",
         )
 
@@ -90,23 +90,26 @@ def preferring_small_losses(exponent: float) -> Loss:
     return weighted_cross_entropy
 
 
-def add_masked(mask: Mask, clip: float) -> Combiner:
+def add_masked(context: Context, mask: Mask, clip: float) -> Combiner:
     """Return the combiner ``retain + clipped(mask * forget)``.
 
     Args:
-        mask: factors by name, in the order of the parameters that move.
+        context: whose model; a phase marks what moves in it by ``requires_grad``.
+        mask: factors by base name.
         clip: largest norm of the masked forget gradient.
 
     Raises:
-        NotApplicable: what moves is not the weights that the mask is for.
+        NotApplicable: something moves that is no weight of the model.
     """
 
     def combine(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
         if "forget" not in gradients:
             return gradients["retain"]
-        if [part.shape for part in gradients["forget"]] != [value.shape for value in mask.values()]:
-            raise NotApplicable("method=sfron", "masks the gradient of every weight, and this phase moves something else.")
-        masked = [value * part for value, part in zip(mask.values(), gradients["forget"], strict=True)]
+        moving = [base_name(name) for name, parameter in context.model.named_parameters() if parameter.requires_grad]
+        shapes = [mask[name].shape for name in moving if name in mask]
+        if len(shapes) < len(moving) or shapes != [part.shape for part in gradients["forget"]]:
+            raise NotApplicable("method=sfron", "masks the gradient of every weight, and this phase moves adapters instead.")
+        masked = [mask[name] * part for name, part in zip(moving, gradients["forget"], strict=True)]
         factor = (clip / (norm(masked) + 1e-6)).clamp_max(1)
         return [(kept + factor * part).to(kept.dtype) for kept, part in zip(gradients["retain"], masked, strict=True)]
 

@@ -4,10 +4,10 @@ from expunge.config import Flag, hyper
 from expunge.engine.combine import minimum_norm, of_unit_length
 from expunge.engine.context import Context
 from expunge.engine.method import Steps
-from expunge.methods.constrained.two_goals import TwoGoals
+from expunge.methods.constrained.two_goals import JoinedGradients
 
 
-class Mgda(TwoGoals):
+class Mgda(JoinedGradients):
     """Step along the shortest vector between the retain gradient and the forget gradient, which worsens neither.
 
     On a model that fits its retain set that gradient is short, the shortest vector is nearly it, and almost nothing is forgotten; with

@@ -3,10 +3,10 @@
 from expunge.engine.combine import nash
 from expunge.engine.context import Context
 from expunge.engine.method import Steps
-from expunge.methods.constrained.two_goals import TwoGoals
+from expunge.methods.constrained.two_goals import JoinedGradients
 
 
-class Munba(TwoGoals):
+class Munba(JoinedGradients):
     """Step along the Nash bargaining direction of the retain gradient and the gradient of random labels on the forget set.
 
     For two players that is the sum of both gradients, each scaled to length one, with a common factor; gradients that point in opposite

@@ -6,10 +6,10 @@ from expunge.config import hyper
 from expunge.engine.combine import pcgrad
 from expunge.engine.context import Context
 from expunge.engine.method import Steps
-from expunge.methods.constrained.two_goals import TwoGoals
+from expunge.methods.constrained.two_goals import JoinedGradients
 
 
-class Pcgrad(TwoGoals):
+class Pcgrad(JoinedGradients):
     """Add the retain gradient and the forget gradient after each has lost its component against the other.
 
     Source: Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020, arXiv 2001.06782, algorithm 1; with ``project=forget`` only

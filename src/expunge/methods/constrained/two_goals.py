@@ -21,7 +21,7 @@ def forget_term(goal: Goal) -> Term:
     return Term("forget", match(random_label("epoch")) if goal == "random_label" else match(uniform, kl()))
 
 
-class TwoGoals(Method):
+class JoinedGradients(Method):
     """The hyper-parameters of training on pairs of batches towards two goals, and its phase."""
 
     needs = {"forget", "retain"}

@@ -21,6 +21,8 @@ from expunge.runs import atomic_write, read_json, write_json
 from expunge.training.recipe import Recipe
 from expunge.training.train import train
 
+_METADATA = "expunge"
+
 
 @dataclass
 class Work:
@@ -182,8 +184,9 @@ class Sisa:
 
     def _save(self, shard: int, place: int, digest: str, state: Mapping[str, Tensor]) -> None:
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+        header = json.dumps({"digest": digest, "weights": _hash(tensors)})  # one entry: the order of several is random in the file
         with atomic_write(self._path(shard, place)) as temporary:
-            save_file(tensors, temporary, {"digest": digest, "weights": _hash(tensors)})
+            save_file(tensors, temporary, {_METADATA: header})
 
     def _load(self, shard: int, place: int, digest: str) -> dict[str, Tensor] | None:
         """Return a stage's weights; None if they are missing, damaged, or of other data."""
@@ -192,11 +195,11 @@ class Sisa:
             return None
         try:
             with safe_open(path, framework="pt") as opened:
-                header = opened.metadata() or {}
+                header = json.loads((opened.metadata() or {}).get(_METADATA, "{}"))
                 if header.get("digest") != digest:
                     return None
                 state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             self._warn(f"{path} is damaged ({str(error).splitlines()[0][:100]}); the stage is trained again.")
             return None
         if header.get("weights") != _hash(state):

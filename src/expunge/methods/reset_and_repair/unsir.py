@@ -21,7 +21,8 @@ class Unsir(Method):
 
     Source: Tarun et al., UNSIR, Fast Yet Effective Machine Unlearning, IEEE TNNLS 2023, arXiv 2111.08947, algorithm 1; settings of its
     code: 40 steps of Adam at 0.1 on 256 examples, squared noise weighted 0.1, 20 copies, 1000 retained examples of each class, Adam at
-    0.02 and 0.01, batches of 256. They were made for a small net without BatchNorm; later comparisons use 1e-4 with larger ones.
+    0.02 and 0.01, batches of 256. They are rough: on a class of the bundled Fashion-MNIST both at 0.002 forget as much and leave 93 instead
+    of 69 % retain accuracy. Later comparisons take 1e-4, with which the class there stays.
     """
 
     aliases = ("UNSIR",)
