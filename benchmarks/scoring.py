@@ -107,10 +107,8 @@ def main(models: int = 510) -> None:
                 per_example.auc(*pair)
         quality = SECONDS["forgetting quality of 1,000 examples"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        f"\ntotal {total:.1f} s wall, {processor:.1f} s processor; forgetting quality {quality[0]:.1f} ms wall, {quality[1]:.1f} ms processor"
-    )
-    print(f"an example; peak memory {peak / 2**20:.2f} GB ({before / 2**20:.2f} GB before scoring)")
+    print(f"\ntotal {total:.1f} s wall, {processor:.1f} s processor; peak memory {peak / 2**20:.2f} GB ({before / 2**20:.2f} GB before)")
+    print(f"forgetting quality {quality[0]:.1f} ms wall, {quality[1]:.1f} ms processor an example")
 
 
 if __name__ == "__main__":

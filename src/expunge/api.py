@@ -45,6 +45,8 @@ def unlearn(
     forget: Examples,
     retain: Examples | None = None,
     validation: Examples | None = None,
+    surrogate: Examples | None = None,
+    oracle: nn.Module | None = None,
     addons: Sequence[Choice] = (),
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -64,6 +66,8 @@ def unlearn(
         forget: the data to forget.
         retain: the rest of the training data, or a part of it; some methods do without.
         validation: data that the model was never trained on, for methods that stop or select by it.
+        surrogate: unlabelled stand-in data, for methods that do without the training data; its labels are not used.
+        oracle: a retrained model, for diagnostics that imitate it.
         addons: what is put on the method, innermost first.
         seed: of every random choice. The result depends on it, the data and the method, and not on batch sizes or workers.
         device: where to compute; the model's own device if None.
@@ -85,7 +89,7 @@ def unlearn(
     _check_weights(work)
     streams = {
         name: _stream(name, examples, target)
-        for name, examples in (("forget", forget), ("retain", retain), ("validation", validation))
+        for name, examples in (("forget", forget), ("retain", retain), ("validation", validation), ("surrogate", surrogate))
         if examples is not None
     }
     num_classes = _outputs(work, streams["forget"])
@@ -93,7 +97,7 @@ def unlearn(
     found, classes = _kind_of(streams, kind)
     chosen = _component("methods", method, "method", hyperparameters, found)
     extra = [_component("addons", addon, f"addons.{_name_of(addon)}") for addon in addons]
-    artefacts = ("recipe",) if recipe is not None else ()
+    artefacts = [name for name, value in (("recipe", recipe), ("oracle", oracle)) if value is not None]
     engine.check(chosen, extra, kind=found, streams=tuple(streams), artefacts=artefacts)
     context = Context(
         work,
@@ -105,6 +109,7 @@ def unlearn(
         kind=found,
         initialise=initialise,
         recipe=None if recipe is None else _component("recipes", recipe, "recipe"),
+        oracle=oracle,
         head=head,
         report=report,
     )
@@ -329,5 +334,5 @@ def _component(kind: str, choice: Choice, where: str, fields: Mapping[str, Any] 
     if request and isinstance(values.get("name"), str):
         from expunge import registry
 
-        defaults = getattr(registry.find(kind, values["name"], where), "scenario_defaults", {}).get(request)
+        defaults = getattr(registry.find(kind, values["name"].partition(":")[0], where), "scenario_defaults", {}).get(request)
     return config.build(kind, {**values, **(fields or {})}, where, defaults)

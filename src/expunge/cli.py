@@ -72,10 +72,12 @@ def evaluate(words: Words = None, print_config: PrintConfig = False) -> None:
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, addons, metrics, models, datasets, scenarios or recipes")],
+    kind: Annotated[str, typer.Argument(help="methods, addons, metrics, models, datasets, scenarios, recipes or compatibility")],
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
-    """List what can be chosen by name."""
+    """List what can be chosen by name, or which add-on goes with which method."""
+    if kind == "compatibility":
+        return _list_compatibility(as_json)
     from expunge.components import catalogue
 
     entries = catalogue(kind)
@@ -94,6 +96,27 @@ def list_(
     for entry in entries:
         table.add_row(*(", ".join(value) if isinstance(value := entry.get(column, ""), list) else value for column in columns))
     console.print(table)
+
+
+def _list_compatibility(as_json: bool) -> None:
+    from expunge.bench.compatibility import compatibility
+
+    found = compatibility()
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("method", no_wrap=True, vertical="bottom")
+    for addon in found["addons"]:
+        table.add_column("\n".join(addon.replace("_", " ")), vertical="bottom", no_wrap=True)
+    for method, row in found["matrix"].items():
+        table.add_row(method, *("yes" if key == "yes" else f"[dim]{key}[/dim]" for key in row.values()))
+    console = _console()
+    console.print(table)
+    for key, reason in found["reasons"].items():
+        console.print(f"{key}: {reason}", markup=False)
 
 
 @app.command()

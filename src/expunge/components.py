@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,20 @@ def catalogue(kind: str) -> list[dict[str, Any]]:
     """
     if kind not in KINDS:
         raise BadInput("list", f"no such kind {kind!r}.", nearest(kind, KINDS))
-    file = _cache_folder() / f"catalogue-{kind}-{_state(kind)}.json"
+    return kept(f"catalogue-{kind}", (kind,), lambda: [entry(registry.find(kind, name)) for name in registry.names(kind)])
+
+
+def kept(name: str, kinds: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    """Return what ``make`` returns, plain values that depend on the components of these kinds, from the cache folder where it is there."""
+    file = _cache_folder() / f"{name}-{_state(kinds)}.json"
     with suppress(OSError, ValueError):
         return json.loads(file.read_text(encoding="utf-8"))
-    entries = [entry(registry.find(kind, name)) for name in registry.names(kind)]
+    made = make()
     with suppress(OSError, BadInput):
         from expunge.runs import write_json
 
-        write_json(file, entries)
-    return entries
+        write_json(file, made)
+    return made
 
 
 def entry(component: type[Component]) -> dict[str, Any]:
@@ -79,10 +85,10 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "expunge"
 
 
-def _state(kind: str) -> str:
+def _state(kinds: tuple[str, ...]) -> str:
     """Return a hash that changes with any source file of the package, and with the packages that add components."""
     root = Path(__file__).parent
-    hashed = hashlib.sha256(sys.version.encode() + repr(registry.modules(kind)).encode())
+    hashed = hashlib.sha256(sys.version.encode() + repr([registry.modules(kind) for kind in kinds]).encode())
     for path in sorted(root.rglob("*.py")):
         status = path.stat()
         hashed.update(f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}".encode())

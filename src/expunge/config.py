@@ -383,7 +383,7 @@ def _scenario_defaults(value: Any, forget: Component | None) -> dict[str, Any] |
     name = value.get("name") if isinstance(value, dict) else None
     if forget is None or not isinstance(name, str):
         return None
-    method = registry.find("methods", name, "method")
+    method = registry.find("methods", name.partition(":")[0], "method")
     return dict(method.scenario_defaults.get(forget.kind, {}))  # type: ignore[attr-defined]
 
 

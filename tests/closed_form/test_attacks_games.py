@@ -118,6 +118,8 @@ def test_one_trial_a_model():
     x, states = pool(30, seed=2)
     positive, negative = ulira.independent_trials(attack(x, states))
     assert len(positive) == len(negative) == 30
+    sizes = [[len(side) for side in ulira.independent_trials(attack(x, states), fold)] for fold in range(3)]
+    assert sorted(sizes) == [[9, 9], [9, 9], [12, 12]]
 
 
 def test_thin_games_say_what_is_missing():

@@ -4,6 +4,7 @@ The cross of all methods and all add-ons runs on a net of 600 weights and one ba
 """
 
 import copy
+import json
 from functools import cache
 from typing import Any
 
@@ -14,10 +15,11 @@ from test_methods import field_problems
 from torch import nn
 
 from conftest import CLASSES, SOURCE
-from expunge import registry
+from expunge import cli, registry
 from expunge.addons import applicability, pairs
 from expunge.addons.importance import prunable
 from expunge.addons.plan import plan
+from expunge.bench.compatibility import compatibility
 from expunge.engine.combine import Chain, joined, total
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
@@ -396,6 +398,32 @@ def test_fields_are_described_ranged_and_validated(addon_name):
     addon = registry.find("addons", addon_name)
     assert field_problems(addon) == []
     assert addon.source and addon.summary()
+
+
+# The matrix
+
+
+def test_the_matrix_is_what_the_engine_refuses(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(registry, "names", lambda kind: FEW if kind == "methods" else ADDONS)
+    found = compatibility()
+    assert found["methods"] == FEW and found["addons"] == ADDONS and len(found["reasons"]) >= 4
+    refused = 0
+    for name in FEW:
+        for addon in ADDONS:
+            key = found["matrix"][name][addon]
+            reason = refusal(registry.find("methods", name)(), registry.find("addons", addon)())
+            assert (key == "yes") == (reason == "") and (key == "yes" or reason.endswith(found["reasons"][key]))
+            refused += key != "yes"
+    assert 20 < refused < len(FEW) * len(ADDONS) - 20
+    monkeypatch.setattr("sys.argv", ["expunge", "list", "compatibility", "--json"])
+    cli.main()
+    assert json.loads(capsys.readouterr().out) == found  # from the cache by now
+    monkeypatch.setattr("sys.argv", ["expunge", "list", "compatibility"])
+    cli.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.split()[0] in FEW] == FEW
+    assert lines[-len(found["reasons"])].startswith("a: ")
 
 
 # Failures

@@ -12,8 +12,8 @@ from expunge.engine.phase import Phase
 from expunge.engine.terms import Term
 from expunge.errors import NotApplicable
 
-NO_PAIR = "it has no phase whose steps see forgotten and retained data at once, and so two gradients never meet."
-NO_FORGET_GRADIENT = "it has no phase with a gradient of forgotten data of its own, apart from that of retained data."
+NO_PAIR = "with its settings no phase has steps that see forgotten and retained data at once, and so two gradients never meet."
+NO_FORGET_GRADIENT = "with its settings no phase has a gradient of forgotten data apart from that of retained data."
 NO_FORGET_TERM = "none of its phases has a loss on forgotten data."
 OWN_RULE = "it joins the gradients of its groups by a rule of its own."
 

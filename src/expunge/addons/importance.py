@@ -1,7 +1,7 @@
 """How much a model would miss each of its weights: scores by which pruning ranks them."""
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -103,9 +103,9 @@ def synflow(ctx: Context, names: list[str], sparsity: float, alive: Mask | None 
 def linearised(model: nn.Module) -> nn.Module:
     """Return a copy in float64 and eval mode with absolute values of all weights and fresh running statistics."""
     net = copy.deepcopy(model).double().eval()
-    for module in net.modules():
-        if is_norm(module):
-            module.reset_running_stats()
+    norms: list[Any] = list(filter(is_norm, net.modules()))
+    for module in norms:
+        module.reset_running_stats()
     for parameter in net.parameters():
         parameter.abs_().requires_grad_(True)
     return net

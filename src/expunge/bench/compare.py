@@ -85,10 +85,12 @@ def jobs_of(requests: Sequence[Request]) -> list[Job]:
             key = f"retrained/{number}/{seed}"
             first[key] = _job(key, "retrained", request.tree, seed)
         for row in request.rows:
+            imitates = "oracle" in request.workplace(row).experiment.method.needs
             for seed in range(work.experiment.evaluate.seeds):
                 key = f"unlearned/{number}/{row.label}/{seed}"
-                start = f"original/{shared}/{min(seed, _originals(work) - 1)}"
-                second[key] = _job(key, "unlearned", request.tree_of(row), seed, after=(start,))
+                after = [f"original/{shared}/{min(seed, _originals(work) - 1)}"]
+                after += [f"retrained/{number}/{seed}"] if imitates and seed < _retrained(work) else []
+                second[key] = _job(key, "unlearned", request.tree_of(row), seed, after=tuple(after))
     return [*first.values(), *second.values()]
 
 

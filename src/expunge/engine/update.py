@@ -115,7 +115,8 @@ def _displaced(parameters: list[nn.Parameter], by: Gradients) -> Iterator[None]:
     """Move the weights, and put them back bit for bit."""
     before = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
-        torch._foreach_add_(parameters, by)
+        moving: list[Tensor] = [*parameters]
+        torch._foreach_add_(moving, by)
     try:
         yield
     finally:

@@ -240,6 +240,7 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split
             kind=split.kind,
             initialise=lambda number: work.new_model(number, weights=False).state_dict(),
             recipe=work.experiment.train,
+            oracle=_oracle(work, split, seed) if "oracle" in method.needs else None,
             report=report,
         )
         try:
@@ -250,6 +251,13 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split
         return model, {"phases": outcome.phases, "cost": outcome.cost}
 
     return _stage(work, identity, title, compute)
+
+
+def _oracle(work: Workplace, split: Split, seed: int) -> nn.Module:
+    """Return the retrained model of the same seed, for methods that imitate it; it is trained here if it is not there."""
+    model = work.new_model(seed, weights=False)
+    checkpoint.load_into(model, train(work, split.retain, seed, "retrained").folder / "weights.safetensors")
+    return model
 
 
 def score(work: Workplace, title: str) -> Run:
@@ -326,7 +334,7 @@ def check_request(work: Workplace) -> None:
     method = work.experiment.method
     if method is None:
         raise BadInput("method", "there is no method.", "For example method=salun; `expunge list methods` shows all.")
-    engine.check(method, work.experiment.addons, kind=work.split.kind, streams=tuple(work.streams()), artefacts=("recipe",))
+    engine.check(method, work.experiment.addons, kind=work.split.kind, streams=tuple(work.streams()), artefacts=("recipe", "oracle"))
 
 
 def _architecture(model: Component) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """What the methods that unlearn against a discriminator share."""
 
+from collections.abc import Callable
+
 from expunge.config import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, hyper
+from expunge.engine.context import Context
 from expunge.engine.method import Method
 from expunge.engine.phase import Phase
-from expunge.engine.terms import Loss, Term, cross_entropy
+from expunge.engine.terms import Loss, Progress, Term, cross_entropy
 from expunge.engine.update import adam
 
 UNSEEN = "it takes the original's answers to unseen data of the same classes for those of a model that never saw the forget set."
@@ -23,7 +26,7 @@ class AgainstDiscriminator(Method):
         1.0, "weight of the cross entropy on the retain set; 0 is the reference", low=0.1, high=10, log=True
     )
 
-    def phase(self, loss: Loss, name: str, **more: object) -> Phase:
+    def phase(self, loss: Loss, name: str, stop: Callable[[Context, Progress], bool] | None = None) -> Phase:
         """Return the phase that minimises a loss on the forget set, beside the retain term."""
         terms = [Term("forget", loss)]
         if self.retain_weight:
@@ -36,7 +39,7 @@ class AgainstDiscriminator(Method):
             epoch_of="forget",
             norm="train",
             name=name,
-            **more,
+            stop=stop,
         )
 
 

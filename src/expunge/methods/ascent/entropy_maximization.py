@@ -23,6 +23,7 @@ class EntropyMaximization(Method):
     aliases = ("entropy", "max_entropy")
     source = "source 003 (idea without code)"
     needs = {"forget", "retain"}
+    scenario_defaults = {"random": {"lr": 5e-3}}
 
     weight: PositiveFloat = hyper(0.3, "weight of the forget set", low=0.01, high=10, log=True)
     retain_weight: NonNegativeFloat = hyper(1.0, "weight of the cross entropy on the retain set")

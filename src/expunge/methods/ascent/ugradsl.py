@@ -18,6 +18,8 @@ class UGradSL(Unsmoothed):
     source = "Di et al., Label Smoothing Improves Machine Unlearning, ICLR 2026, arXiv 2406.07698"
     deviations = ("one smoothing rate for all examples; the paper also has one for each, from its neighbours among the retained data",)
 
+    scenario_defaults = {"class": {"retain_share": 0.9}, "subclass": {"retain_share": 0.9}}
+
     def steps(self, ctx: Context) -> Steps:
         """Yield one phase on pairs of batches."""
         yield self.phase("forget")

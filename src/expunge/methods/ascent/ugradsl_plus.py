@@ -17,9 +17,9 @@ class UGradSLPlus(Unsmoothed):
     source = "Di et al., Label Smoothing Improves Machine Unlearning, ICLR 2026, arXiv 2406.07698"
     deviations = ("one smoothing rate for all examples; the paper also has one for each, from its neighbours among the retained data",)
 
-    scenario_defaults = {"class": {"retain_share": 0.9}, "subclass": {"retain_share": 0.9}}
+    scenario_defaults = {"class": {"retain_share": 0.97}, "subclass": {"retain_share": 0.97}}
 
-    retain_share: Fraction = hyper(0.8, "weight p of the retain set; the forget set has the rest", low=0.5, high=0.99)
+    retain_share: Fraction = hyper(0.9, "weight p of the retain set; the forget set has the rest", low=0.5, high=0.99)
 
     def steps(self, ctx: Context) -> Steps:
         """Yield one phase on pairs of batches."""

@@ -5,7 +5,7 @@ The objective of class k over examples ``x_i`` with targets ``t_ik`` in {-1, 1} 
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,7 @@ def minimise(x: Tensor, targets: Tensor, *, penalty: float, noise: Tensor, loss:
     Raises:
         BadInput: the gradient does not become small.
     """
-    settings = {"penalty": penalty, "noise": noise, "loss": loss}
+    settings: dict[str, Any] = {"penalty": penalty, "noise": noise, "loss": loss}
     weights = torch.zeros_like(noise)
     tolerance = 1e-9 * max(1.0, float(noise.norm()), len(x) ** 0.5)
     for _ in range(iterations):

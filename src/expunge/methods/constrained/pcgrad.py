@@ -13,11 +13,14 @@ class Pcgrad(JoinedGradients):
     """Add the retain gradient and the forget gradient after each has lost its component against the other.
 
     Source: Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020, arXiv 2001.06782, algorithm 1; with ``project=forget`` only
-    the forget gradient gives way, as in gradient-projection methods of unlearning. Learning rate, epochs and clip are those of `munba`.
+    the forget gradient gives way, as in gradient-projection methods of unlearning. Learning rate, epochs and clip are those of `munba`;
+    for random subsets half the learning rate, chosen on small tasks, where 0.01 costs retain accuracy.
     """
 
     aliases = ("PCGrad", "UNGrad", "pcgrad_unlearning")
     source = "Yu et al., NeurIPS 2020, arXiv 2001.06782"
+
+    scenario_defaults = {"random": {"lr": 5e-3}}
 
     project: Literal["both", "forget"] = hyper("both", "whose gradient loses its component against the other")
 

@@ -7,9 +7,11 @@ from expunge.engine.context import Context
 from expunge.engine.kernels import kl
 from expunge.engine.method import Method
 from expunge.engine.phase import Phase
+from expunge.engine.stream import Stream
 from expunge.engine.targets import teacher
 from expunge.engine.terms import Progress, Term, cross_entropy, match
 from expunge.engine.update import milestones, sgd
+from expunge.methods.distillation.short_passes import Shortened
 
 Watch = Callable[[Context, Progress], bool]
 
@@ -28,22 +30,28 @@ class MaxMin(Method):
     decay_epochs: tuple[PositiveInt, ...] = hyper((3, 5, 9), "after so many epochs the learning rate is divided by ten")
     batch_size: PositiveInt = hyper(128, "retain examples in a step")
     forget_batch_size: PositiveInt = hyper(512, "forget examples in a step", low=32, high=512, log=True)
+    max_steps: PositiveInt | None = hyper(None, "most steps on each set in an epoch (200 in arXiv 2503.06991); nothing: whole passes")
 
-    def phases(self, watch: Watch | None = None) -> Iterator[Phase]:
+    def phases(self, ctx: Context, watch: Watch | None = None) -> Iterator[Phase]:
         """Yield the epochs with an ascending pass, then those without.
 
         Statistics of BatchNorm move in both passes: with frozen ones student and teacher agree exactly at the start, where the divergence
         has gradient zero, and the ascent never leaves.
 
         Args:
+            ctx: the context.
             watch: called after every epoch; True ends the phase.
         """
         divergence = match(teacher("original"), kl(self.temperature, scale=True))
+        forget: str | Stream = "forget"
+        retain: str | Stream = "retain"
+        if self.max_steps is not None:
+            forget, retain = (Shortened(ctx.stream(name), self.max_steps) for name in ("forget", "retain"))
         descent = [
-            Term("retain", cross_entropy, weight=self.gamma, name="cross entropy on retain"),
-            Term("retain", divergence, weight=self.alpha, name="divergence on retain"),
+            Term(retain, cross_entropy, weight=self.gamma, name="cross entropy on retain"),
+            Term(retain, divergence, weight=self.alpha, name="divergence on retain"),
         ]
-        ascent = Term("forget", divergence, weight=-1.0, name="divergence on forget")
+        ascent = Term(forget, divergence, weight=-1.0, name="divergence on forget")
         first = min(self.max_epochs, self.epochs)
         both = Phase(
             [ascent, *descent],

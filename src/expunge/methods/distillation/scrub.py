@@ -19,4 +19,4 @@ class Scrub(MaxMin):
 
     def steps(self, ctx: Context) -> Steps:
         """Yield the alternation."""
-        yield from self.phases()
+        yield from self.phases(ctx)

@@ -43,7 +43,7 @@ class ScrubR(MaxMin):
         def rewind(context: Context) -> None:
             weights[nearest_epoch(errors, matched_error(context))].restore(context.model)
 
-        yield from self.phases(watch=keep)
+        yield from self.phases(ctx, watch=keep)
         yield Edit("rewind", rewind)
 
 

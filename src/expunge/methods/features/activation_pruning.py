@@ -108,8 +108,8 @@ def layers_and_norms(ctx: Context) -> dict[str, str]:
 
 
 def _fits(layer: nn.Module, norm: nn.Module) -> bool:
-    weight = getattr(norm, "weight", None)
-    return weight is not None and weight.shape == layer.weight.shape[:1]
+    own, after = (getattr(module, "weight", None) for module in (layer, norm))
+    return isinstance(own, Tensor) and isinstance(after, Tensor) and after.shape == own.shape[:1]
 
 
 @torch.no_grad()

@@ -52,6 +52,7 @@ class Restoring(Method):
 
     needs = {"forget", "retain"}
     prefix_field = "published"
+    scenario_defaults = {"random": {"lr": 1e-3}, "subclass": {"lr": 1e-3}}
 
     published: Name | None = hyper(None, "a name of the source, which decides the next six fields, as in unlearn_restore:PL_RKD")
     unlearn: Literal["gradient_ascent", "pseudo_label", "random_label"] = hyper(
@@ -65,7 +66,7 @@ class Restoring(Method):
     label_weight: NonNegativeFloat = hyper(10.0, "weight of the cross entropy on the retain set")
     restore_weight: PositiveFloat = hyper(10.0, "weight of what is restored", low=1.0, high=100.0, log=True)
     temperature: PositiveFloat = hyper(2.0, "temperature of restore=kd", low=1.0, high=4.0)
-    lr: PositiveFloat = hyper(1e-5, "learning rate", low=1e-6, high=1e-2, log=True)
+    lr: PositiveFloat = hyper(1e-4, "learning rate; 1e-5 on ImageNet in the source", low=1e-6, high=1e-2, log=True)
     epochs: PositiveInt = hyper(15, "passes over the forget set, each followed by one over the retain set")
     batch_size: PositiveInt = hyper(128, "examples in a step; the geometry is that of a batch")
 
