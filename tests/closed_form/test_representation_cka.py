@@ -5,8 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import make_net
 
+from conftest import make_net
 from expunge.engine.architecture import Architecture
 from expunge.errors import BadInput
 from expunge.representation import cka, distances

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SOURCE, trained_net
 from scipy import stats
 
+from conftest import SOURCE, trained_net
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput
 from expunge.representation import challenge, neighborhood, outputs

@@ -5,9 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, SOURCE, make_net, split, trained_net
 from torch import nn
 
+from conftest import CLASSES, SOURCE, make_net, split, trained_net
 from expunge.engine.architecture import Architecture
 from expunge.engine.stream import Stream
 from expunge.engine.update import sgd
@@ -68,10 +68,10 @@ def test_probe_needs_examples_and_classes():
 
 def test_membership_probe_is_one_half_in_the_mean_for_equal_laws():
     found = []
-    for seed in range(60):
+    for seed in range(40):
         made = np.random.default_rng(seed)
         found.append(probe.membership_probe(made.normal(size=(30, 5)), made.normal(size=(40, 5)), seed=seed).value)
-    assert np.mean(found) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(found) == pytest.approx(0.5, abs=0.04)
 
 
 def test_membership_probe_finds_a_shift_in_one_feature():
@@ -86,7 +86,7 @@ def test_membership_probe_finds_a_shift_in_one_feature():
 
 def test_refitted_membership_sees_through_any_head():
     retain, forget = clusters(200, 0, 0.3), clusters(60, 1, 0.3)
-    unseen = clusters(60, 2, 2.0)
+    unseen = clusters(60, 2, 4.0)
     assert probe.refitted_membership(retain, forget, unseen).value > 0.7
     assert probe.refitted_membership(retain, forget, clusters(60, 3, 0.3)).value == pytest.approx(0.5, abs=0.12)
     with pytest.raises(NotEnoughEvidence, match="class 3"):
@@ -212,12 +212,14 @@ def test_relearn_time_is_zero_for_the_original_and_censored_at_the_budget():
 
 
 def test_relearning_a_class_beside_retain_takes_longer_than_alone():
-    quick = relearn.Training(optimizer=sgd(0.005, weight_decay=0.0))
-    edited = controls.head_only_edit(NET, make_net(5), ARCHITECTURE, [CLASS_PARTS["retain"]])
-    times = [
-        relearn.relearn_time(edited, CLASS_PARTS["forget"], 0.95, retain=retain, training=quick) for retain in (None, CLASS_PARTS["retain"])
-    ]
-    assert 0 < times[0].steps < times[1].steps
+    slow = relearn.Training(optimizer=sgd(0.001, weight_decay=0.0))
+    silenced = copy.deepcopy(NET)
+    with torch.no_grad():
+        silenced[7].bias[2] -= 20
+    alone, beside = (
+        relearn.relearn_time(silenced, CLASS_PARTS["forget"], 0.95, retain=part, training=slow) for part in (None, CLASS_PARTS["retain"])
+    )
+    assert 0 < alone.steps < beside.steps
 
 
 def test_anamnesis_index_and_its_censoring():

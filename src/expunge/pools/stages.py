@@ -209,6 +209,7 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split
     method, addons = work.experiment.method, work.experiment.addons
     check_request(work)
     split = split or work.split
+    needs = set(method.needs).union(*(addon.needs for addon in addons))
     start = runs.read_json(original / "record.json")["weights"] if original else None
     identity = {
         "stage": "unlearn",
@@ -216,7 +217,7 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split
         "augment": work.experiment.data.tree(),
         "split": split.fingerprint,
         "model": _architecture(work.experiment.model),
-        "train": work.experiment.train.tree() if "recipe" in method.needs else None,
+        "train": work.experiment.train.tree() if {"recipe", "oracle"} & needs else None,
         "original": start or _file_hash(work.experiment.model.weights),
         "method": method.tree(),
         "addons": [addon.tree() for addon in addons],
@@ -233,14 +234,14 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split
         context = Context(
             model,
             work.streams(split),
-            needs=set(method.needs).union(*(addon.needs for addon in addons)),
+            needs=needs,
             seed=seed,
             num_classes=work.data.num_classes,
             forget_classes=split.forget_classes,
             kind=split.kind,
             initialise=lambda number: work.new_model(number, weights=False).state_dict(),
             recipe=work.experiment.train,
-            oracle=_oracle(work, split, seed) if "oracle" in method.needs else None,
+            oracle=_oracle(work, split, seed) if "oracle" in needs else None,
             report=report,
         )
         try:
