@@ -76,7 +76,7 @@ def check_fit(experiment: config.Experiment) -> None:
     if method is None:
         return
     assert request is None or request.kind in method.scenarios
-    assert "oracle" not in method.needs and "surrogate" not in method.needs
+    assert method.needs <= {"forget", "retain", "validation", "recipe", "oracle"}
     for addon in experiment.addons:
         assert not addon.refuse(method)
 

@@ -1,6 +1,7 @@
 """Climb the loss of the forget set."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 from expunge.config import PositiveFloat, PositiveInt, hyper
@@ -45,10 +46,13 @@ class GradientAscent(Method):
             optimizer=sgd(self.lr),
             batch_size=self.batch_size,
             norm="frozen" if self.fidelity == "paper" else "train",
-            stop=self._forgotten if self.ceiling is not None else None,
+            stop=ceiling(self.ceiling),
             name="ascend on the forget set",
         )
 
-    def _forgotten(self, ctx: Context, progress: Progress) -> bool:
-        assert self.ceiling is not None
-        return mean_loss(ctx, "forget") > self.ceiling * math.log(ctx.num_classes)
+
+def ceiling(times: float | None) -> Callable[[Context, Progress], bool] | None:
+    """Return the rule that ends ascent once the mean forget loss exceeds so many times log C, in nats; None for no rule."""
+    if times is None:
+        return None
+    return lambda ctx, progress: mean_loss(ctx, "forget") > times * math.log(ctx.num_classes)
