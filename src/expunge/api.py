@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from expunge import config
 from expunge.config import Component
 from expunge.data.source import LoaderSource, TensorSource
+from expunge.data.split import compared_classes
 from expunge.engine import run as engine
 from expunge.engine.context import Context
 from expunge.engine.stream import Stream
@@ -228,8 +229,9 @@ def _parts(
         logits["test_forgotten"], labels["test_forgotten"] = logits["test"][gone], labels["test"][gone]
         logits["test"], labels["test"] = logits["test"][~gone], labels["test"][~gone]
     same = "test_forgotten" if gone.any() else "test"
-    touched = np.isin(labels[same], np.unique(labels["forget"]))
-    logits["unseen"], labels["unseen"] = logits[same][touched], labels[same][touched]
+    compared = compared_classes(np.unique(labels["forget"]), np.array(classes, dtype=np.int64), logits["forget"].shape[1])
+    alike = np.isin(labels[same], compared)
+    logits["unseen"], labels["unseen"] = logits[same][alike], labels[same][alike]
     return logits, labels
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from expunge.errors import BadInput, Diverged
+from expunge.errors import BadInput, Diverged, RunFailed
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +19,21 @@ app = typer.Typer(
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[FILE.yaml] [KEY=VALUE]...", help="A YAML file, and keys that override it.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the configuration that would run, and stop.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import expunge
+
+        print(expunge.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -229,7 +244,7 @@ def main() -> None:
         app(sys.argv[1:] or ["--help"], prog_name="expunge", standalone_mode=False)
     except BadInput as error:
         _end(str(error), 2)
-    except Diverged as error:
+    except (Diverged, RunFailed) as error:
         _end(str(error), 1)
     except typer.Exit as error:
         sys.exit(error.exit_code)
@@ -237,7 +252,7 @@ def main() -> None:
         _end("interrupted; what was finished is kept: run the same command again to go on.", 130)
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # wrong words on the command line
-            _end(f"{error.format_message()} `expunge --help` shows what there is.", error.exit_code)
+            _end(f"{error.format_message().rstrip('.')}. `expunge --help` shows what there is.", error.exit_code)
         if type(error).__name__ == "WorkersLost":
             _end(str(error), 1)
         raise

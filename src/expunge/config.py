@@ -72,6 +72,12 @@ class Component(BaseModel):
     """The field that takes what follows a colon in the name, as in ``timm:resnet18``."""
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **more: Any) -> None:
+        stem = cls.__module__.rpartition(".")[2].rstrip("_")
+        if stem.replace("_", "") == cls.__name__.lower():
+            cls.name = stem
+
+    @classmethod
     def summary(cls) -> str:
         """Return the first sentence of the docstring."""
         return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
@@ -89,7 +95,7 @@ class Evaluate(Component):
     """What to measure, and on how many retrained models."""
 
     name: ClassVar[str] = "evaluate"
-    tier: Literal["fast", "standard", "rigorous"] = "fast"
+    tier: Literal["fast"] = hyper("fast", "which metrics; standard and rigorous tiers are being built")
     seeds: PositiveInt = hyper(4, "training seeds: originals, retrained models and unlearned models, paired")
     retrained: NonNegativeInt | None = hyper(
         None, "retrained models; as many as seeds if not given. With 0 no gap and no band can be measured"
@@ -153,7 +159,8 @@ def _explain(component: type[Component], error: Any) -> str:
         return str(error["ctx"]["error"])
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        return f"got {found}. {nearest(str(error['input']), choices)} Allowed: {', '.join(choices)}."
+        allowed, near = f"Allowed: {', '.join(choices)}.", nearest(str(error["input"]), choices)
+        return f"got {found}. {allowed}" if near.startswith("Allowed") else f"got {found}. {near} {allowed}"
     expected = describe(field) if field is not None and len(error["loc"]) == 1 else ""
     return f"expected {expected}, got {found}." if expected else f"{error['msg'].lower()}, got {found}."
 

@@ -42,6 +42,10 @@ class Diverged(RuntimeError):
         )
 
 
+class RunFailed(RuntimeError):
+    """A run ended without a model. The command line exits with status 1."""
+
+
 def nearest(found: str, allowed: Iterable[str]) -> str:
     """Return ``Did you mean 'salun'?`` or, with no near match, the list of what is allowed."""
     allowed = sorted(map(str, allowed))

@@ -155,3 +155,51 @@ def test_every_example_is_forwarded_exactly_once_for_all_metrics(tmp_path):
     for metric in default_metrics("random"):
         metric.compare(view, view) if metric.is_pair() else metric.measure(view)
     assert bool((seen == 1).all())
+
+
+def test_unlearning_that_diverges_ends_with_status_1_and_leaves_nothing_that_looks_like_a_result(monkeypatch, capsys, tmp_path):
+    words = ["unlearn", *SMALL, "forget=random", "method=finetune", "method.lr=1e9", "method.epochs=2", f"out={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["expunge", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and "diverged at step" in said and "last_good.safetensors" in said
+    assert not list(tmp_path.glob("unlearn-*/weights.safetensors"))
+
+
+def test_weights_of_our_own_keep_their_validation_part(expunge, monkeypatch, capsys, tmp_path):
+    from expunge.errors import BadInput
+    from expunge.pools.stages import Workplace
+
+    expunge("train", *SMALL, f"out={tmp_path}")
+    weights = next(tmp_path.glob("train-*")) / "weights.safetensors"
+
+    def workplace(*words: str) -> Workplace:
+        return Workplace(
+            config.resolve(config.read(None, ["data=digits", "model=mlp", f"model.weights={weights}", "forget=random", *words]))
+        )
+
+    assert len(workplace().split.validation) > 50
+    assert len(workplace("data.validation_fraction=0.0").split.validation) == 0
+    with pytest.raises(BadInput, match="seed=0"):
+        _ = workplace("seed=1").split
+
+
+def test_moving_the_data_or_using_other_workers_changes_no_fingerprint(tmp_path):
+    from expunge.pools import stages
+
+    work = stages.Workplace(config.resolve(config.read(None, [*SMALL, "train.epochs=1", "forget=random", f"out={tmp_path}"])))
+    first = stages.original(work, 0).folder
+    other = stages.Workplace(
+        config.resolve(config.read(None, [*SMALL, "train.epochs=1", "forget=random", "evaluate.workers=2", f"out={tmp_path}"]))
+    )
+    assert stages.original(other, 0).folder == first
+
+
+def test_too_few_retrained_models_are_refused_before_any_work(monkeypatch, capsys, tmp_path):
+    words = ["evaluate", *SMALL, "forget=random", "method=finetune", "evaluate.retrained=2", f"out={tmp_path / 'out'}"]
+    monkeypatch.setattr(sys, "argv", ["expunge", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "evaluate.retrained" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

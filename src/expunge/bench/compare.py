@@ -64,7 +64,13 @@ def check(requests: Sequence[Request]) -> None:
         BadInput: see `stages.check_request`; or the output folder is read-only or the disk is full.
     """
     for request in requests:
-        stages.check_model(request.workplace())
+        work = request.workplace()
+        if 0 < _retrained(work) < work.experiment.evaluate.seeds:
+            found = f"{work.experiment.evaluate.seeds} seeds, but only {_retrained(work)} retrained models."
+            raise BadInput(
+                "evaluate.retrained", found, "Each seed is paired with one: give at least as many, or 0 to do without gaps and bands."
+            )
+        stages.check_model(work)
         for row in request.rows:
             stages.check_request(request.workplace(row))
     if requests:
@@ -140,7 +146,7 @@ def compare(requests: Sequence[Request], report: Report, command: str) -> tuple[
 
 def _identity(folders: Mapping[str, str], work: Workplace) -> list[Any]:
     code = stages.code_fingerprint("metrics", "report", "bench", "pools")
-    return [sorted((key, Path(folder).name) for key, folder in folders.items()), work.experiment.evaluate.tree(), code]
+    return [sorted((key, Path(folder).name) for key, folder in folders.items()), work.experiment.evaluate.seeds, code]
 
 
 def record_of(request: Request, number: int, folders: Mapping[str, str], provenance: dict[str, Any]) -> dict[str, Any]:
@@ -161,12 +167,13 @@ def record_of(request: Request, number: int, folders: Mapping[str, str], provena
         "retrained": views(retrained),
         **{label: views(found) for label, found in unlearned.items()},
     }
+    metrics = tables.default_metrics(split.kind, backdoor=work.triggered_test is not None)
     rows: dict[str, Sequence[Any]] = {label: outcomes for label, outcomes in seen.items() if label not in ("original", "retrained")}
     return {
         "format": 1,
         "title": request.title,
         "request": _describe(request, work, split),
-        "table": tables.evaluate(seen["original"], seen["retrained"], rows, tables.default_metrics(split.kind), split.kind),
+        "table": tables.evaluate(seen["original"], seen["retrained"], rows, metrics, split.kind),
         "methods": {row.label: _method(request.workplace(row)) for row in request.rows},
         "cost": _costs(retrained, {"original": original, "retrained": retrained, **unlearned}),
         "histograms": {"loss": histograms.shares({label: losses for label, outcomes in seen.items() if (losses := _losses(outcomes))})},
@@ -183,7 +190,7 @@ def record_of(request: Request, number: int, folders: Mapping[str, str], provena
 def _outcome(run: Run, data: Any, split: Split) -> View | tables.Failure:
     if run.status != "ok":
         return tables.Failure(run.status, run.record["failure"]["reason"])
-    return evidence.view(run.logits(), data, split)
+    return evidence.view(run.logits(), data, split, run.triggered())
 
 
 def _losses(outcomes: list[Any]) -> dict[str, np.ndarray]:

@@ -60,7 +60,9 @@ def requests(file: Path | None, overrides: list[str]) -> list[Request]:
         BadInput: the configuration does not fit.
     """
     shared = tree(file, overrides)
-    asked = {"Your request": shared.pop("forget")} if "forget" in shared else REQUESTS
+    asked = {"Your request": shared.pop("forget")} if "forget" in shared else dict(REQUESTS)
+    if "Every picture of one class" in asked and config._choice(shared["data"])["name"] != "fashion_mnist":
+        asked["Every picture of one class"] = {"name": "class", "count": 1}
     method, addons = shared.pop("method", None), shared.pop("addons", None) or []
     if method is None and addons:
         raise BadInput("addons", "there is no method to add to.", "Write method=NAME too.")

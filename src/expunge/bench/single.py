@@ -6,6 +6,7 @@ import numpy as np
 
 from expunge import runs
 from expunge.config import Experiment
+from expunge.errors import RunFailed
 from expunge.pools import stages
 from expunge.pools.stages import Run, Workplace
 
@@ -24,7 +25,7 @@ def unlearn(experiment: Experiment, progress: Any) -> list[str]:
     """Unlearn one request, training the original first where no weights are given, and return what to print.
 
     Raises:
-        Diverged: the run stopped being finite; its folder holds the last good weights.
+        RunFailed: the run stopped being finite; its folder holds the last good weights, and no result.
     """
     stages.check_model(Workplace(experiment))
     stages.check_request(Workplace(experiment))
@@ -34,8 +35,9 @@ def unlearn(experiment: Experiment, progress: Any) -> list[str]:
         start = None if experiment.model.weights is not None else stages.original(work, 0)
         run = stages.unlearn(work, start.folder if start else None, work.seed_of(0), experiment.method.name)
     if run.status != "ok":
-        failure = run.record["failure"]
-        return [f"{run.status}: {failure['reason']}", f"last good weights: {run.folder / 'weights.safetensors'}"]
+        raise RunFailed(
+            f"{experiment.method.name} {run.record['failure']['reason']} Last good weights: {run.folder / 'last_good.safetensors'}"
+        )
     cost = run.record["cost"]
     return [
         *_accuracies(run, work),
@@ -53,7 +55,12 @@ def _accuracies(run: Run, work: Workplace) -> list[str]:
     logits, labels = run.logits(), work.data.labels.numpy()
     right = np.argmax(logits, axis=1) == labels
     parts = _parts(work)
-    return [f"{name} accuracy: {100 * right[index].mean():.2f} % of {len(index)}" for name, index in parts.items() if len(index)]
+    lines = [f"{name} accuracy: {100 * right[index].mean():.2f} % of {len(index)}" for name, index in parts.items() if len(index)]
+    triggered, attack = run.triggered(), work.triggered_test
+    if triggered is None or attack is None:
+        return lines
+    hits = np.argmax(triggered, axis=1) == attack.labels.numpy()
+    return [*lines, f"attack success rate: {100 * hits.mean():.2f} % of {len(hits)} test pictures with the trigger"]
 
 
 def _parts(work: Workplace) -> dict[str, np.ndarray]:

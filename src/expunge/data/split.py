@@ -219,7 +219,7 @@ def make_split(data: Data, scenario: Scenario, seed: int, validation_fraction: f
     touched = np.unique(labels[forget])
     whole = np.setdiff1d(touched, labels[retain])
     test = data.test_index.numpy()
-    compared = _compared_classes(touched, whole, data.num_classes)
+    compared = compared_classes(touched, whole, data.num_classes)
     held_out = {
         "test": test[~np.isin(labels[test], whole)],
         "test_forgotten": test[np.isin(labels[test], whole)],
@@ -307,7 +307,7 @@ def _some(index: np.ndarray) -> str:
     return f"{len(index)} indices ({shown}{', ...' if len(index) > 5 else ''}) are"
 
 
-def _compared_classes(touched: np.ndarray, whole: np.ndarray, num_classes: int) -> np.ndarray:
+def compared_classes(touched: np.ndarray, whole: np.ndarray, num_classes: int) -> np.ndarray:
     """Return the classes whose test examples the forget set is compared with.
 
     A set within at most half of the classes is compared with these classes, because others differ from it in more than membership.

@@ -37,10 +37,16 @@ class Failure:
 Outcome = View | Failure
 
 
-def default_metrics(kind: str) -> list[Metric]:
-    """Return every registered metric that means something for a request of this kind (random, class, subclass)."""
+def default_metrics(kind: str, backdoor: bool = False) -> list[Metric]:
+    """Return every registered metric that means something for a request of this kind (random, class, subclass).
+
+    Args:
+        kind: of the request.
+        backdoor: whether the request is to forget a backdoor, so that there are pictures with its trigger.
+    """
     found = [registry.find("metrics", name) for name in registry.names("metrics")]
-    return [metric() for metric in found if issubclass(metric, Metric) and metric is not Metric and kind in metric.scenarios]
+    known = [metric() for metric in found if issubclass(metric, Metric) and metric is not Metric and kind in metric.scenarios]
+    return [metric for metric in known if backdoor or "triggered" not in metric.parts]
 
 
 def evaluate(

@@ -18,7 +18,8 @@ class View:
         logits: part of the split -> float32 ``[n, C]``, finite.
         labels: part of the split -> int64 ``[n]``, from 0 to C - 1.
 
-    The parts are forget, retain, validation, test, unseen, and test_forgotten where whole classes are forgotten.
+    The parts are forget, retain, validation, test, unseen; test_forgotten where whole classes are forgotten; and triggered, test pictures
+    with a trigger that are labelled as its target class, where a backdoor is forgotten.
     Scores are computed when asked for, and once.
 
     Raises:

@@ -9,27 +9,30 @@ from torch import nn
 from expunge.data.dataset import Data
 from expunge.data.split import PARTS, Split
 from expunge.engine.parameters import modes_kept
+from expunge.engine.stream import Stream
 from expunge.errors import BadInput
 from expunge.metrics.view import View
 from expunge.runs import atomic_write
 
 
-@torch.no_grad()
 def collect(model: nn.Module, data: Data, size: int = 250) -> np.ndarray:
     """Return the logits of all examples in canonical order, float32 ``[N + T, C]``: eval mode, no augmentation, each example once.
 
     Raises:
         BadInput: the model does not return one row of ``num_classes`` logits for each example.
     """
-    rows = []
-    with modes_kept(model):
-        model.eval()
-        for x, _ in data.source.batches(torch.arange(len(data.source)), size, augment=False, seed=0, epoch=0):
-            rows.append(model(x).float().cpu())
-    logits = torch.cat(rows).numpy()
+    logits = outputs(model, Stream("all", data.source, torch.arange(len(data.source))), size)
     if logits.shape != (len(data.source), data.num_classes):
         raise BadInput("model", f"returned logits of shape {list(logits.shape)}, expected {[len(data.source), data.num_classes]}.")
     return logits
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, stream: Stream, size: int = 250) -> np.ndarray:
+    """Return the logits of a stream's examples in its order, float32 ``[n, C]``: eval mode, no augmentation, each example once."""
+    with modes_kept(model):
+        model.eval()
+        return torch.cat([model(batch.x).float().cpu() for batch in stream.batches(size)]).numpy()
 
 
 def save(path: Path, logits: np.ndarray) -> None:
@@ -50,11 +53,25 @@ def load(path: Path) -> np.ndarray:
         raise BadInput(str(path), f"cannot be read: {error}.", "Delete its folder; it is made again.") from None
 
 
-def view(logits: np.ndarray, data: Data, split: Split) -> View:
-    """Return what a model says about each part of a split."""
+def view(logits: np.ndarray, data: Data, split: Split, triggered: np.ndarray | None = None) -> View:
+    """Return what a model says about each part of a split.
+
+    Args:
+        logits: of all examples in canonical order, float32 ``[N + T, C]``.
+        data: the data set.
+        split: which examples are what.
+        triggered: logits of ``split.triggered_test``, float32 ``[n, C]``, where a backdoor is forgotten.
+
+    Raises:
+        BadInput: ``triggered`` does not fit the split.
+    """
     labels = data.labels.numpy()
     parts = {name: getattr(split, name) for name in PARTS if len(getattr(split, name))}
-    return View(
-        {name: np.ascontiguousarray(logits[index], dtype=np.float32) for name, index in parts.items()},
-        {name: labels[index] for name, index in parts.items()},
-    )
+    seen = {name: np.ascontiguousarray(logits[index], dtype=np.float32) for name, index in parts.items()}
+    truth = {name: labels[index] for name, index in parts.items()}
+    if triggered is not None:
+        attack = split.triggered_test(data)
+        if attack is None or len(attack) != len(triggered):
+            raise BadInput("evidence", f"{len(triggered)} outputs for pictures with a trigger do not fit the split.", "Make the run again.")
+        seen["triggered"], truth["triggered"] = np.array(triggered, dtype=np.float32), attack.labels.numpy()
+    return View(seen, truth)

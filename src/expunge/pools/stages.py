@@ -5,6 +5,7 @@ finished when its record exists; a stage that is called again then only looks it
 """
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -110,8 +111,26 @@ class Workplace:
     @property
     def validation_fraction(self) -> float:
         """Share of the training examples that no model is trained on; foreign weights may have been trained on all of them."""
-        chosen = self.experiment.data.validation_fraction
-        return chosen if chosen is not None else 0.1 if self.experiment.model.weights is None else 0.0
+        chosen, weights = self.experiment.data.validation_fraction, self.experiment.model.weights
+        if chosen is not None or weights is None:
+            return 0.1 if chosen is None else chosen
+        return self._fraction_of(weights)
+
+    def _fraction_of(self, weights: Path) -> float:
+        """Return the validation share of the run that a weights file comes from; 0 for a foreign file, whose training is unknown."""
+        try:
+            origin = checkpoint.read_config(weights)
+        except BadInput:
+            return 0.0
+        if not origin or origin.get("data", {}).get("name") != self.experiment.data.name or origin["model"].get("weights") is not None:
+            return 0.0
+        if origin["seed"] != self.experiment.seed:
+            found = (
+                f"the weights come from a run with seed={origin['seed']}; with seed={self.experiment.seed} the validation part is another."
+            )
+            raise BadInput("seed", found, f"Use seed={origin['seed']}, or data.validation_fraction=0 to do without one.")
+        share = origin["data"].get("validation_fraction")
+        return 0.1 if share is None else share
 
     def streams(self, split: Split | None = None) -> dict[str, Stream]:
         """Return what exists for a method: forget, retain and, unless it is empty, validation; of the request or of another split."""
@@ -122,6 +141,11 @@ class Workplace:
     def data(self) -> Data:
         """The data that models train on: with wrong labels or triggers where the request brings them."""
         return self.split.apply(self.plain_data) if self.experiment.forget is not None else self.plain_data
+
+    @cached_property
+    def triggered_test(self) -> Stream | None:
+        """Test pictures with the trigger, labelled with its target class; None where the request forgets no backdoor."""
+        return self.split.triggered_test(self.data) if self.experiment.forget is not None else None
 
     @property
     def out(self) -> Path:
@@ -155,6 +179,10 @@ class Run:
         """Return the evidence, float32 ``[N + T, C]``."""
         return evidence.load(self.folder / "logits.npy")
 
+    def triggered(self) -> np.ndarray | None:
+        """Return the logits of test pictures with a trigger, float32 ``[n, C]``; None where the request forgets no backdoor."""
+        return evidence.load(self.folder / "triggered.npy") if "triggered" in self.record.get("evidence", ()) else None
+
 
 def train(work: Workplace, index: np.ndarray, seed: int, title: str) -> Run:
     """Train the configured model on some examples, or find it trained.
@@ -169,7 +197,7 @@ def train(work: Workplace, index: np.ndarray, seed: int, title: str) -> Run:
     identity = {
         "stage": "train",
         "data": work.data.fingerprint,
-        "augment": work.experiment.data.tree(),
+        "augment": str(work.experiment.data.chosen_augmentation()),
         "examples": hashlib.sha256(index.tobytes()).hexdigest()[:16],
         "model": _architecture(work.experiment.model),
         "train": work.experiment.train.tree(),
@@ -214,13 +242,14 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split
     identity = {
         "stage": "unlearn",
         "data": work.data.fingerprint,
-        "augment": work.experiment.data.tree(),
+        "augment": str(work.experiment.data.chosen_augmentation()),
         "split": split.fingerprint,
         "model": _architecture(work.experiment.model),
         "train": work.experiment.train.tree() if {"recipe", "oracle"} & needs else None,
         "original": start or _file_hash(work.experiment.model.weights),
         "method": method.tree(),
         "addons": [addon.tree() for addon in addons],
+        "foreign code": sorted({_foreign_code(part) for part in (method, *addons)}),
         "seed": seed,
         "device": work.device.type,
         "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
@@ -354,8 +383,8 @@ def _stage(
     work: Workplace, identity: dict[str, Any], title: str, compute: Callable[[Path, Report], tuple[nn.Module, dict[str, Any]]]
 ) -> Run:
     folder = work.out / f"{identity['stage']}-{fingerprint(identity)}"
-    found = _finished(folder)
-    if found is not None:
+    found, attack = _finished(folder), work.triggered_test
+    if found is not None and (attack is None or found.status != "ok" or found.triggered() is not None):
         work.report({"event": "found", "title": title, "folder": str(folder)})
         return found
     _prepare(work, folder, identity)
@@ -369,18 +398,28 @@ def _stage(
 
     model, record = compute(folder, report)
     record = {"status": "ok", **record, "title": title, "identity": identity, "weights": checkpoint.weights_hash(model)}
-    checkpoint.save(model, folder / "weights.safetensors", work.experiment.tree())
     if record["status"] == "ok":
-        logits = evidence.collect(model, work.data, work.experiment.evaluate.batch_size)
-        rows = int((~np.isfinite(logits).all(axis=1)).sum())
-        if rows:
-            record |= {"status": "diverged", "failure": {"reason": f"its outputs are not finite for {rows} of {len(logits)} examples"}}
-        else:
-            evidence.save(folder / "logits.npy", logits)
+        record |= _collect(work, model, folder)
+    checkpoint.save(model, folder / weights_name(record["status"]), work.experiment.tree())
     runs.write_json(folder / "record.json", record)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     work.report({"event": "end", "title": title, "folder": str(folder), "status": record["status"]})
     return Run(folder, record)
+
+
+def _collect(work: Workplace, model: nn.Module, folder: Path) -> dict[str, Any]:
+    """Write what a model says, and return what its record says about that."""
+    size = work.experiment.evaluate.batch_size
+    found = {"logits": evidence.collect(model, work.data, size)}
+    if work.triggered_test is not None:
+        found["triggered"] = evidence.outputs(model, work.triggered_test, size)
+    rows = sum(int((~np.isfinite(logits).all(axis=1)).sum()) for logits in found.values())
+    if rows:
+        reason = f"its outputs are not finite for {rows} of {sum(map(len, found.values()))} examples"
+        return {"status": "diverged", "failure": {"reason": reason}}
+    for name, logits in found.items():
+        evidence.save(folder / f"{name}.npy", logits)
+    return {"evidence": sorted(found)}
 
 
 def _finished(folder: Path) -> Run | None:
@@ -389,10 +428,23 @@ def _finished(folder: Path) -> Run | None:
         return None
     try:
         run = Run(folder, runs.read_json(folder / "record.json"))
-        complete = (folder / "weights.safetensors").is_file() and (run.status != "ok" or len(run.logits()) > 0)
+        outputs = [run.logits(), run.triggered()] if run.status == "ok" else []
+        complete = (folder / weights_name(run.status)).is_file() and all(found is None or len(found) for found in outputs)
     except (BadInput, KeyError):
         return None
     return run if complete else None
+
+
+def weights_name(status: str) -> str:
+    """Return the name of a run's weights; those of a run that diverged cannot be taken for a result."""
+    return "weights.safetensors" if status == "ok" else "last_good.safetensors"
+
+
+def _foreign_code(part: Component) -> str:
+    """Return a hash of the file of a component that another package brings; empty for our own, which `code_fingerprint` covers."""
+    if type(part).__module__.startswith("expunge."):
+        return ""
+    return hashlib.sha256(Path(inspect.getfile(type(part))).read_bytes()).hexdigest()[:12]
 
 
 def _prepare(work: Workplace, folder: Path, identity: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ KEY = (
     "unlearning_accuracy",
     "retain_accuracy",
     "test_accuracy",
+    "attack_success_rate",
     "forgotten_class_test_accuracy",
     "loss_auc",
     "jensen_shannon",

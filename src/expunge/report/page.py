@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from expunge.report.cautions import cautions
 from expunge.report.columns import AIMS, MARKS, Column, columns, half_width, outside, percent, ruling, side
 
 BAR_WIDTH, BAR_HEIGHT = 72, 10
@@ -26,7 +27,7 @@ def present(record: dict[str, Any], number: int) -> dict[str, Any]:
         "title": record["title"],
         "asked": asked(record["request"]),
         "facts": _facts(record["request"]),
-        "warnings": _warnings(record["request"], table["rows"]),
+        "warnings": cautions(record["request"], table["rows"]),
         "summary": _summary(methods),
         "columns": shown,
         "extra": sum(not column.key for column in shown),
@@ -77,24 +78,6 @@ def _facts(request: dict[str, Any]) -> list[tuple[str, str]]:
 def _scenario(scenario: dict[str, Any]) -> str:
     fields = ", ".join(f"{key} {_plain(value)}" for key, value in scenario.items() if key != "name")
     return f"{scenario.get('name', '')}{f' ({fields})' if fields else ''}"
-
-
-def _warnings(request: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    found = []
-    for where, count in request["duplicates"].items():
-        if count:
-            place = where.removeprefix("forget_in_").replace("_", " ")
-            effect = " What those copies teach stays in every model, the retrained ones too." if place == "retain" else ""
-            found.append(f"{count:,} forget examples have an exact copy in the {place} set.{effect}")
-    if request["retrained"] < 3:
-        models = "1 retrained model" if request["retrained"] == 1 else f"{request['retrained']} retrained models"
-        found.append(f"Only {models}: there is no band to judge by, or a very wide one.")
-    if request["seeds"] < 2:
-        found.append("A single seed: no interval says how much another training run would change the numbers.")
-    lost = [row["name"] for row in rows if row["status"] != "finished"]
-    if lost:
-        found.append(f"Not every run gave a model: {', '.join(lost)}. Their numbers, if any, are of the seeds that finished.")
-    return found
 
 
 def _summary(methods: list[dict[str, Any]]) -> str:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from expunge.report.cautions import cautions
 from expunge.report.columns import MARKS, Column, columns, half_width, percent, ruling, side
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ SHOWN = (
     "unlearning_accuracy",
     "retain_accuracy",
     "test_accuracy",
+    "attack_success_rate",
     "loss_auc",
     "average_gap",
     "jensen_shannon",
@@ -54,6 +56,7 @@ class TerminalTable:
                 break
         yield grid
         yield from self._notes(kept, spread)
+        yield from self._cautions()
         yield from self._verdicts()
 
     def _layouts(self) -> Iterator[tuple[int, bool]]:
@@ -115,6 +118,20 @@ class TerminalTable:
         narrow = f" No room for {', '.join(left_out)}: widen the terminal." if left_out else ""
         yield Text(f"{'; '.join([*words, 'time as a share of retraining'])}.{narrow}", style="dim")
         yield Text()
+
+    def _cautions(self) -> Iterator["Text"]:
+        from rich.text import Text
+
+        rows = self.record["table"]["rows"]
+        found = cautions(self.record["request"], rows)
+        if ruling(rows[0]).kind == "open":
+            found.append(
+                "The original shows no evidence of failure either: these tests cannot see this forget set, and say nothing about any row."
+            )
+        for sentence in found:
+            yield Text(f"! {printable(sentence)}", style="yellow")
+        if found:
+            yield Text()
 
     def _verdicts(self) -> Iterator["Text"]:
         from rich.text import Text

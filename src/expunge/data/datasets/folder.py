@@ -58,7 +58,7 @@ class Folder(Dataset):
 
         root = Path(str(self.root))
         files = [path for part in parts for path, _ in part]
-        arrays, _ = converted(f"{root.name}-{self.size}px-{len(parts[0])}-{len(parts[1])}", self.cache, root, files, read)
+        arrays, _ = converted(f"{root.name}-{self.size}px", self.cache, root, files, read)
         return from_tensors(*arrays, name=root.name, class_names=class_names, device=device, augmentation=self.chosen_augmentation())
 
     def _streamed(self, parts: list[list[tuple[str, int]]], class_names: tuple[str, ...], device: torch.device | str) -> Data:

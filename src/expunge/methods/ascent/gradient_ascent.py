@@ -46,12 +46,12 @@ class GradientAscent(Method):
             optimizer=sgd(self.lr),
             batch_size=self.batch_size,
             norm="frozen" if self.fidelity == "paper" else "train",
-            stop=ceiling(self.ceiling),
+            stop=at_ceiling(self.ceiling),
             name="ascend on the forget set",
         )
 
 
-def ceiling(times: float | None) -> Callable[[Context, Progress], bool] | None:
+def at_ceiling(times: float | None) -> Callable[[Context, Progress], bool] | None:
     """Return the rule that ends ascent once the mean forget loss exceeds so many times log C, in nats; None for no rule."""
     if times is None:
         return None

@@ -6,7 +6,7 @@ from expunge.engine.method import Method, Steps
 from expunge.engine.phase import Phase
 from expunge.engine.terms import Penalty, Term, cross_entropy, l1
 from expunge.engine.update import sgd
-from expunge.methods.ascent.gradient_ascent import ceiling
+from expunge.methods.ascent.gradient_ascent import at_ceiling
 
 
 class GradientAscentL1(Method):
@@ -43,6 +43,6 @@ class GradientAscentL1(Method):
             optimizer=sgd(self.lr),
             batch_size=self.batch_size,
             norm="frozen",
-            stop=ceiling(self.ceiling),
+            stop=at_ceiling(self.ceiling),
             name="ascend on the forget set, towards zeros",
         )
