@@ -9,19 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from expunge import config
 from expunge.config import Component
-from expunge.data.source import LoaderSource, TensorSource
+from expunge.data.examples import Examples, duplicates, stream_of
 from expunge.data.split import compared_classes
 from expunge.engine import run as engine
 from expunge.engine.context import Context
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput
 
-Examples = Dataset | DataLoader | tuple[Tensor, Tensor]
-"""A map-style dataset of (x, y), a DataLoader (whose dataset is taken), or a pair of tensors."""
 Choice = str | Mapping[str, Any] | Component
 """A registry name, a mapping with ``name`` and fields, or a component."""
 
@@ -32,7 +29,7 @@ class Unlearned:
 
     Attributes:
         model: the unlearned model, in eval mode.
-        record: plain values: method, add-ons, seed, kind, sizes, phases with their losses, cost.
+        record: plain values: method, add-ons, seed, kind, sizes, duplicates, phases with their losses, cost.
     """
 
     model: nn.Module
@@ -85,18 +82,22 @@ def unlearn(
         BadInput: unknown name or field, a value out of range, missing data, labels outside the model's outputs, values that are not finite.
         Diverged: the optimisation stopped being finite; ``model`` is unchanged.
     """
-    target = torch.device(device) if device is not None else _device_of(model)
+    target = _device(model, device)
+    _check_seed(seed)
     work = copy.deepcopy(model).to(target)
     _check_weights(work)
     streams = {
-        name: _stream(name, examples, target)
+        name: stream_of(name, examples, target)
         for name, examples in (("forget", forget), ("retain", retain), ("validation", validation), ("surrogate", surrogate))
         if examples is not None
     }
     num_classes = _outputs(work, streams["forget"])
-    _check_labels(streams, num_classes)
+    _check_examples(streams, num_classes)
+    copies = duplicates(streams)
     found, classes = _kind_of(streams, kind)
     chosen = _component("methods", method, "method", hyperparameters, found)
+    if isinstance(addons, str | Mapping | Component):
+        raise BadInput("addons", f"expected a list, got {addons!r}.", "Write addons=[...].")
     extra = [_component("addons", addon, f"addons.{_name_of(addon)}") for addon in addons]
     artefacts = [name for name, value in (("recipe", recipe), ("oracle", oracle)) if value is not None]
     engine.check(chosen, extra, kind=found, streams=tuple(streams), artefacts=artefacts)
@@ -123,6 +124,7 @@ def unlearn(
         "seed": seed,
         "kind": found,
         "sizes": {name: len(stream) for name, stream in streams.items()},
+        "duplicates": copies,
         "phases": outcome.phases,
         "cost": outcome.cost,
     }
@@ -159,11 +161,12 @@ def train(
     from expunge.training.checkpoints import DiskCheckpoints
     from expunge.training.train import train as run_recipe
 
-    target = torch.device(device) if device is not None else _device_of(model)
+    target = _device(model, device)
+    _check_seed(seed)
     model.to(target)
-    stream = _stream("train", data, target)
+    stream = stream_of("train", data, target)
     num_classes = _outputs(model, stream)
-    _check_labels({"train": stream}, num_classes)
+    _check_examples({"train": stream}, num_classes)
     chosen = _component("recipes", recipe, "recipe", hyperparameters)
     checkpoints = DiskCheckpoints(checkpoint, identity=[chosen.tree(), seed]) if checkpoint is not None else None
     outcome = run_recipe(model, stream, chosen, seed=seed, num_classes=num_classes, checkpoints=checkpoints, report=report)
@@ -189,7 +192,7 @@ def evaluate(
     Args:
         original: models before unlearning, one for each training seed.
         unlearned: row name -> models, one for each seed, in the same order.
-        retrained: models trained without the forget set, in the same order. A band needs at least two.
+        retrained: models trained without the forget set, in the same order. A band needs at least three; with none there are no gaps.
         forget: the forgotten data, without augmentation.
         retain: the retained data, without augmentation.
         test: data that no model was trained on. In class requests the forgotten classes are set apart.
@@ -198,7 +201,7 @@ def evaluate(
         batch_size: examples in a forward pass.
 
     Raises:
-        BadInput: no retrained model, different numbers of models, labels outside the outputs.
+        BadInput: different numbers of models, labels outside the outputs, forgotten examples among the retained or unseen ones.
     """
     from expunge.metrics import table
     from expunge.metrics.view import View
@@ -206,17 +209,28 @@ def evaluate(
     originals, oracles = _models(original), _models(retrained)
     device = _device_of(originals[0])
     given = {"forget": forget, "retain": retain, "validation": validation, "test": test}
-    streams = {name: _stream(name, examples, device) for name, examples in given.items() if examples is not None}
-    _check_labels(streams, _outputs(originals[0], streams["forget"]))
+    streams = {name: stream_of(name, examples, device) for name, examples in given.items() if examples is not None}
+    _check_examples(streams, _outputs(originals[0], streams["forget"]))
     found, classes = _kind_of(streams, kind)
     labels = {name: stream.labels.numpy() for name, stream in streams.items()}
 
-    def view(model: nn.Module) -> View:
+    duplicates(streams)
+
+    def view(model: nn.Module) -> View | table.Failure:
         logits = {name: _logits(model.to(device), stream, batch_size) for name, stream in streams.items()}
+        rows = sum(int((~np.isfinite(part).all(axis=1)).sum()) for part in logits.values())
+        if rows:
+            total = sum(map(len, logits.values()))
+            return table.Failure("diverged", f"its outputs are not finite for {rows} of {total} examples")
         return View(*_parts(logits, labels, classes))
 
     rows: dict[str, Sequence[Any]] = {name: [view(model) for model in _models(models)] for name, models in unlearned.items()}
-    return table.evaluate([view(m) for m in originals], [view(m) for m in oracles], rows, table.default_metrics(found), found)
+    start: list[Any] = [view(one) for one in originals]
+    reference: list[Any] = [view(one) for one in oracles]
+    for number, found_view in enumerate(reference):
+        if isinstance(found_view, table.Failure):
+            raise BadInput(f"retrained.{number}", f"{found_view.reason}.", "Train it again; there is nothing to compare with.")
+    return table.evaluate(start, reference, rows, table.default_metrics(found), found)
 
 
 def _parts(
@@ -248,34 +262,25 @@ def _models(models: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:
     return [models] if isinstance(models, nn.Module) else list(models)
 
 
+def _device(model: nn.Module, asked: str | torch.device | None) -> torch.device:
+    from expunge.pools.stages import choose_device
+
+    own = _device_of(model)
+    return own if asked is None else choose_device(str(asked))
+
+
+def _check_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise BadInput("seed", f"expected an integer of at least 0, got {seed!r}.")
+
+
 def _device_of(model: nn.Module) -> torch.device:
+    if not isinstance(model, nn.Module):
+        raise BadInput("model", f"got {type(model).__name__}.", "Give a torch.nn.Module from x to logits.")
     parameter = next(model.parameters(), None)
     if parameter is None:
         raise BadInput("model", "has no parameters.", "Give a torch.nn.Module from x to logits.")
     return parameter.device
-
-
-def _stream(name: str, examples: Examples, device: torch.device) -> Stream:
-    """Return examples as a stream; indices count from 0 in the order given."""
-    if isinstance(examples, DataLoader):
-        examples = examples.dataset
-    if isinstance(examples, tuple | list):
-        if len(examples) != 2 or not all(isinstance(part, Tensor | np.ndarray) for part in examples):
-            raise BadInput(name, f"expected a pair of tensors (x, y), got {type(examples).__name__} of {len(examples)}.")
-        x, y = (torch.as_tensor(part) for part in examples)
-        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-            rows = int((~torch.isfinite(x.flatten(1)).all(1)).sum())
-            raise BadInput(name, f"{rows} of {len(x)} inputs hold values that are not finite.", "Remove or repair them.")
-        source: Any = TensorSource(x, y, device)
-    elif isinstance(examples, Dataset) and hasattr(examples, "__len__"):
-        if isinstance(examples, TensorDataset) and len(examples.tensors) == 2:
-            return _stream(name, examples.tensors, device)
-        source = LoaderSource(examples, device=device)
-    else:
-        raise BadInput(name, f"expected a map-style Dataset, a DataLoader or (x, y) tensors, got {type(examples).__name__}.")
-    if len(source) == 0:
-        raise BadInput(name, "is empty.", "Give at least one example.")
-    return Stream(name, source, torch.arange(len(source)))
 
 
 def _outputs(model: nn.Module, stream: Stream) -> int:
@@ -283,17 +288,27 @@ def _outputs(model: nn.Module, stream: Stream) -> int:
     from expunge.engine.parameters import modes_kept
 
     batch = next(stream.batches(2))
-    with modes_kept(model), torch.no_grad():
-        model.eval()
-        logits = model(batch.x)
+    try:
+        with modes_kept(model), torch.no_grad():
+            model.eval()
+            logits = model(batch.x)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise BadInput(
+            "model", f"cannot take {stream.name} inputs of shape {list(batch.x.shape[1:])}: {reason}.", "Mend the inputs or the model."
+        ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(batch):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise BadInput("model", f"expected logits of shape [B, C], got {found}.", "Wrap the model so that it returns logits only.")
     return logits.shape[1]
 
 
-def _check_labels(streams: Mapping[str, Stream], num_classes: int) -> None:
+def _check_examples(streams: Mapping[str, Stream], num_classes: int) -> None:
+    shapes: dict[str, list[int]] = {name: list(stream.source.input_shape) for name, stream in streams.items()}  # type: ignore[attr-defined]
+    first = next(iter(shapes))
     for name, stream in streams.items():
+        if shapes[name] != shapes[first]:
+            raise BadInput(name, f"its inputs have the shape {shapes[name]}, those of {first} {shapes[first]}.", "Give one shape.")
         low, high = int(stream.labels.min()), int(stream.labels.max())
         if low < 0 or high >= num_classes:
             raise BadInput(

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -134,7 +134,15 @@ def build(kind: str, values: str | dict[str, Any], where: str, defaults: dict[st
         if not component.prefix_field:
             raise BadInput(where, f"{head!r} takes nothing after a colon, got {tail!r}.", f"Write {where}={head}.")
         fields[component.prefix_field] = tail
+    elif head in component.aliases and head in _choices(component):
+        fields.setdefault(component.prefix_field, head)
     return validate(component, {**(defaults or {}), **fields}, where)
+
+
+def _choices(component: type[Component]) -> set[str]:
+    """Return the words that the field after the colon may be; empty where it is free text or there is none."""
+    field = component.model_fields.get(component.prefix_field)
+    return {word for part in get_args(field.annotation) for word in get_args(part) if isinstance(word, str)} if field else set()
 
 
 def validate(component: type[Component], fields: dict[str, Any], where: str) -> Component:
@@ -161,6 +169,9 @@ def _explain(component: type[Component], error: Any) -> str:
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         allowed, near = f"Allowed: {', '.join(choices)}.", nearest(str(error["input"]), choices)
         return f"got {found}. {allowed}" if near.startswith("Allowed") else f"got {found}. {near} {allowed}"
+    if error["type"] == "missing" and field is not None:
+        how = f" Write {component.name}:NAME." if component.prefix_field == error["loc"][0] else ""
+        return f"is missing; expected {describe(field)}.{how}"
     expected = describe(field) if field is not None and len(error["loc"]) == 1 else ""
     return f"expected {expected}, got {found}." if expected else f"{error['msg'].lower()}, got {found}."
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
+from expunge.errors import BadInput
 from expunge.metrics import functional as F
 
 
@@ -16,6 +17,22 @@ def uniform(classes: int = 10) -> np.ndarray:
 
 def one_hot(which: list[int], classes: int = 10, height: float = 1000) -> np.ndarray:
     return (height * np.eye(classes)[which]).astype(np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 7), st.integers(0, 1000))
+def test_top_k_accuracy_is_a_place_in_the_sorted_logits(k, seed):
+    made = np.random.default_rng(seed)
+    logits, labels = made.integers(0, 4, (30, 5)).astype(np.float32), made.integers(0, 5, 30)
+    places = [sorted(range(5), key=lambda c: (-row[c], c)).index(label) for row, label in zip(logits, labels, strict=True)]
+    assert F.top_k_accuracy(logits, labels, k) == np.mean([place < k for place in places])
+    assert F.top_k_accuracy(logits, labels, 1) == F.accuracy(logits, labels)
+    assert k < 5 or F.top_k_accuracy(logits, labels, k) == 1
+
+
+def test_top_k_accuracy_wants_a_place():
+    with pytest.raises(BadInput, match="positive integer, got 0"):
+        F.top_k_accuracy(uniform(), np.arange(10), 0)
 
 
 def test_modified_entropy_known_values():

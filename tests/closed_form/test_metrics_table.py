@@ -17,7 +17,7 @@ TRAINED, NEW = 7.0, 3.0
 def model(seed: int, **height: float) -> View:
     """Return a model whose true-class logit is raised by ``height[part]`` over noise: more = better known."""
     made, logits, labels = np.random.default_rng(seed), {}, {}
-    parts = {**PARTS, "test_forgotten": 100} if "test_forgotten" in height else PARTS
+    parts = {**PARTS, **{part: 100 for part in ("test_forgotten", "triggered") if part in height}}
     for position, (part, count) in enumerate(parts.items()):
         y = np.random.default_rng(position).integers(0, 5, count)
         z = made.normal(size=(count, 5))
@@ -55,8 +55,8 @@ def test_registry_holds_the_fast_suite():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_metric_declares_what_it_means(name):
     found = metric(name)
-    view = model(0, test_forgotten=NEW)
-    estimate = found.compare(view, model(1, test_forgotten=NEW)) if found.is_pair() else found.measure(view)
+    view = model(0, test_forgotten=NEW, triggered=NEW)
+    estimate = found.compare(view, model(1, test_forgotten=NEW, triggered=NEW)) if found.is_pair() else found.measure(view)
     assert found.label and found.unit in ("%", "nats", "") and isinstance(found.target, Target) and found.parts
     assert np.isfinite(estimate.value) and estimate.n > 0
     if found.limits:
@@ -69,7 +69,7 @@ def test_every_metric_declares_what_it_means(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_metrics_read_the_declared_parts_only(name):
-    found, view = metric(name), model(0, test_forgotten=NEW)
+    found, view = metric(name), model(0, test_forgotten=NEW, triggered=NEW)
     needed = View({part: view.logits[part] for part in found.parts}, {part: view.labels[part] for part in found.parts})
     for part in found.parts:
         rest = [other for other in found.parts if other != part]
@@ -99,6 +99,19 @@ def test_accuracies_are_percentages_and_unlearning_accuracy_is_an_error():
     estimate = metric("unlearning_accuracy").measure(view)
     assert estimate.value == pytest.approx(100 * wrong)
     assert estimate.standard_error == pytest.approx(100 * np.sqrt(wrong * (1 - wrong) / 300))
+
+
+def test_the_success_rate_of_an_attack_is_judged_for_backdoors_and_only_above_the_band():
+    found = metric("attack_success_rate")
+    strong, weak = model(0, triggered=TRAINED), model(0, triggered=0)
+    hits = np.argmax(strong.logits["triggered"], axis=1) == strong.labels["triggered"]
+    assert found.measure(strong).value == 100 * hits.mean() > 95 > found.measure(weak).value
+    assert "attack_success_rate" not in {known.name for known in default_metrics("random")}
+    before, oracle = [model(seed, triggered=TRAINED) for seed in range(3)], [model(9 + seed, triggered=0) for seed in range(3)]
+    never = [model(5 + seed, triggered=-TRAINED) for seed in range(3)]
+    table = evaluate(before, oracle, {"never": never}, default_metrics("random", backdoor=True), "random")
+    assert [cells(table, row)["attack_success_rate"]["in_band"] for row in ("original", "retrained", "never")] == [False, True, True]
+    assert cells(table, "never")["attack_success_rate"]["value"] == 0 and "still answers to the trigger" in table["rows"][0]["verdict"]
 
 
 @pytest.mark.parametrize("name", ["loss_auc", "entropy_auc", "modified_entropy_auc"])

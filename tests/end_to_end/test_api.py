@@ -1,10 +1,11 @@
 """The Python interface, as people with their own model and data use it."""
 
 import copy
+import warnings
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, SubsetRandomSampler, TensorDataset
 
 import expunge
 from conftest import CLASSES, SIZE, SOURCE, make_net, split, trained_net
@@ -195,3 +196,117 @@ def test_a_model_is_never_wrapped():
     assert list(done.model.state_dict()) == list(model.state_dict())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in [*done.model.modules(), *model.modules()])
     assert done.model[-1].out_features == CLASSES
+
+
+class Mappings(Pictures):
+    """Examples as mappings, which the loader's collate_fn turns into pairs."""
+
+    def __getitem__(self, position):
+        x, y = super().__getitem__(position)
+        return {"image": x, "label": y}
+
+
+def as_pairs(batch):
+    return torch.stack([example["image"] for example in batch]), torch.tensor([example["label"] for example in batch])
+
+
+def test_a_loader_gives_what_it_yields():
+    index, data = split("random"), pairs("random")
+    plain = expunge.unlearn(trained_net(), "finetune", forget=data["forget"], retain=data["retain"], epochs=1)
+    retain = DataLoader(TensorDataset(X, Y), batch_size=7, sampler=SubsetRandomSampler(index["retain"].tolist()))
+    forget = DataLoader(Mappings(index["forget"]), batch_size=5, collate_fn=as_pairs)
+    done = expunge.unlearn(trained_net(), "finetune", forget=forget, retain=retain, epochs=1)
+    assert done.record["sizes"] == plain.record["sizes"]
+    assert same(done.model.state_dict(), plain.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"retain": (X[:SIZE], Y[:SIZE])}, "retain: every forget example is also among the retain examples"),
+        ({"retain": (X[:9, :, :4], Y[:9])}, r"retain: its inputs have the shape \[3, 4, 8\]"),
+        ({"forget": (X[:9, :1], Y[:9])}, r"model: cannot take forget inputs of shape \[1, 8, 8\]"),
+        ({"forget": Mappings(torch.arange(4))}, "forget: expected examples"),
+        ({"forget": TensorDataset(X[:4], X[:4], Y[:4])}, "data.y: labels are whole numbers, example 0"),
+        ({"forget": Subset(TensorDataset(X * float("nan"), Y), range(4))}, "example 0 holds values that are not finite"),
+        (
+            {"forget": DataLoader(TensorDataset(X, Y), sampler=RandomSampler(range(500), num_samples=9))},
+            "forget: the DataLoader's own sampler",
+        ),
+        ({"device": "gpu"}, "device: no device is called 'gpu'"),
+        ({"device": "cuda:99"}, "device: 'cuda:99' is not there"),
+        ({"seed": -1}, "seed: expected an integer of at least 0"),
+        ({"addons": "sam"}, "addons: expected a list, got 'sam'"),
+        ({"addons": ["lora", "lora"]}, "addons=lora: is named more than once"),
+    ],
+)
+def test_mistakes_in_data_and_choices_are_named(change, message):
+    data = pairs("random")
+    with pytest.raises(BadInput, match=message):
+        expunge.unlearn(trained_net(), **{"method": "salun", "forget": data["forget"], "retain": data["retain"], **change})
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(BadInput, match="model: got function"):
+        expunge.unlearn(lambda x: x, "salun", forget=(X[:4], Y[:4]))
+
+
+def test_copies_of_forgotten_examples_are_counted():
+    data = pairs("random")
+    retain = (torch.cat([data["retain"][0], data["forget"][0][:3]]), torch.cat([data["retain"][1], data["forget"][1][:3]]))
+    done = expunge.unlearn(trained_net(), "finetune", forget=data["forget"], retain=retain, epochs=1)
+    assert done.record["duplicates"] == {"forget_in_retain": 3}
+
+
+def test_a_model_that_diverged_is_marked_and_the_others_are_measured():
+    data, broken = pairs("random"), trained_net()
+    with torch.no_grad():
+        broken[-1].weight.fill_(float("nan"))
+    models = [trained_net()] * 3
+    table = expunge.evaluate(
+        models,
+        {"broken": [broken] * 3, "whole": models},
+        retrained=models,
+        forget=data["forget"],
+        retain=data["retain"],
+        test=(X[SIZE:], Y[SIZE:]),
+    )
+    rows = {row["name"]: row for row in table["rows"]}
+    assert rows["broken"]["status"] == "diverged" and rows["whole"]["status"] == "finished"
+    with pytest.raises(BadInput, match="retrained.1: its outputs are not finite for 500 of 500 examples"):
+        expunge.evaluate(
+            models,
+            {},
+            retrained=[models[0], broken, models[0]],
+            forget=data["forget"],
+            retain=data["retain"],
+            test=(X[SIZE:], Y[SIZE:]),
+        )
+
+
+class Encoder(torch.nn.Module):
+    """Pictures as sequences of columns, for an encoder of torch's own, whose fused path has no forward derivatives."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(24, 2, 32, batch_first=True), 1)
+        self.out = torch.nn.Linear(24, CLASSES)
+
+    def forward(self, x):
+        return self.out(self.encoder(x.flatten(1, 2).transpose(1, 2)).mean(1))
+
+
+def test_influence_goes_through_an_encoder_of_torch():
+    data = pairs("random")
+    forget, retain = ((x[:20], y[:20]) for x, y in (data["forget"], data["retain"]))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Encoder()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        done = expunge.unlearn(model, "influence", forget=forget, retain=retain)
+    assert not same(model.state_dict(), done.model.state_dict())
+
+
+def test_the_public_names_are_listed():
+    assert set(expunge.__all__) <= set(dir(expunge))

@@ -47,6 +47,12 @@ CASES = {
         ["unlearn", *BASE, *RANDOM, "method=salun", "method.keep=1.5"],
         ["method.keep: expected a number from 0 to 1, got 1.5."],
     ),
+    "add-on twice": (["unlearn", *BASE, *RANDOM, "method=salun", "addons=[lora,lora]"], ["addons=lora: is named more than once."]),
+    "architecture left out": (["train", "data=digits", "model=timm"], ["model.architecture: is missing", "Write timm:NAME."]),
+    "number beyond any": (
+        ["unlearn", *BASE, "forget=ids", "forget.ids=[99999999999999999999]", "method=salun"],
+        ["forget: the index 99999999999999999999 is out of range"],
+    ),
     "negative seed": (["train", *BASE, "seed=-1"], ["seed: expected an integer of at least 0, got -1."]),
     "no equals sign": (["train", "seed"], ["seed", "no such file"]),
     "missing file": (["train", "no.yaml"], ["no.yaml", "no such file"]),

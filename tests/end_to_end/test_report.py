@@ -16,6 +16,7 @@ from browser.report_record import METHODS, NAMES, failure, record
 from expunge.errors import BadInput
 from expunge.metrics.table import Failure
 from expunge.report import html, terminal
+from expunge.report.cautions import cautions
 from expunge.report.columns import columns, percent
 from expunge.report.histograms import FLOOR, shares
 
@@ -249,3 +250,11 @@ def test_histograms_share_edges_and_count_every_loss_once():
 def test_the_synthetic_record_is_what_the_report_reads(one):
     assert len(NAMES) == 10 and Failure in {type(outcome) for outcome in failure()}
     assert json.loads(json.dumps(one, allow_nan=False)) == one
+
+
+def test_copies_are_told_apart_by_their_places():
+    request = {"duplicates": {"forget_in_retain": 0, "forget_in_test": 2, "retain_in_test": 3}, "retrained": 4, "seeds": 4}
+    assert cautions(request, []) == [
+        "2 forget examples have an exact copy in the test set.",
+        "3 retain examples have an exact copy in the test set.",
+    ]

@@ -250,6 +250,23 @@ def test_a_lottery_ticket_is_a_new_sparse_original():
     assert labels is not None and not torch.equal(state["0.weight"], first["0.weight"])
 
 
+@pytest.mark.parametrize("addon", [LotteryTicket(sparsity=0.75), Prune(sparsity=0.75, repair_epochs=1)])
+def test_a_vision_transformer_stays_sparse_in_its_linear_layers(addon):
+    net = registry.find("models", "vit")(depth=1, width=8, heads=2).build(5, (3, 8, 8))
+    context = make_context(needs={"forget", "retain", "recipe"}, recipe=Recipe(), net=net)
+    events = []
+    context.report = events.append
+    run(context, registry.find("methods", "finetune")(epochs=1), [addon])
+    names = list(events_of(events, "pruned")[0]["layers"])
+    assert len(names) == 6 and all("blocks." in name and ".norm" not in name for name in names)
+    zeros = torch.cat([(leaves(context.model)[name] == 0).flatten() for name in names]).double().mean()
+    assert float(zeros) == pytest.approx(0.75, abs=1e-2)
+
+
+def events_of(events, kind):
+    return [event for event in events if event["event"] == kind]
+
+
 @pytest.mark.parametrize("epochs", [0, 1, 3])
 def test_a_ticket_rewinds_to_its_epoch_and_goes_on_with_the_schedule(epochs):
     recipe, seen = Recipe(), []

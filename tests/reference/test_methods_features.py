@@ -223,6 +223,9 @@ def test_published_names_decide_the_fields() -> None:
         assert all(getattr(made, key) == value for key, value in fields.items())
         assert made.but(lr=1e-3).restore == made.restore
     assert build("methods", "unlearn_restore:PL_RKD", "method").unlearn == "pseudo_label"
+    assert build("methods", "PL_RKD", "method") == build("methods", "unlearn_restore:PL_RKD", "method")
+    assert build("methods", {"name": "RKD_IL", "lr": 1e-5}, "method").label_weight == 20
+    assert build("methods", "UUEF", "method") == build("methods", "unlearn_restore", "method")
     resolved = resolve(read(None, ["method=unlearn_restore:PL_RKD", "forget=random"])).method
     assert (resolved.unlearn, resolved.restore, resolved.lr) == ("pseudo_label", "rkd", 1e-3)
     assert build("methods", "SPKD", "method").name == "unlearn_restore"

@@ -160,6 +160,23 @@ def test_head_surgery_silences_the_class_and_nothing_else() -> None:
     assert changed(context.model) == set(HEAD)
 
 
+def test_dropping_a_class_key_shares_its_attention_out_in_proportion() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = registry.find("models", "class_attention")(width=8, channels=4).build(CLASSES, (3, 8, 8))
+    x = SOURCE._stored[:100].permute(0, 3, 1, 2) / 255
+    query, before = net.eval().query(x), net(x).softmax(1)
+    scores = query @ net.keys.weight.T / math.sqrt(8) + net.keys.bias
+    torch.testing.assert_close(before, scores.softmax(1))
+    context = make_context("class", needs={"forget"}, net=net)
+    run(context, method("class_key_removal"))
+    kept = [label for label in range(CLASSES) if label != 2]
+    after = context.model(x).softmax(1)
+    torch.testing.assert_close(after[:, kept], before[:, kept] / before[:, kept].sum(1, keepdim=True))
+    assert (after[:, 2] == 0).all() and (before[:, 2] > 0.01).any()
+    assert torch.equal(context.model.query(x), query)
+
+
 def test_head_surgery_says_where_it_does_not_fit() -> None:
     with pytest.raises(NotApplicable, match="whole classes"):
         check(method("head_surgery"), kind="random", streams=())

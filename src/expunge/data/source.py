@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -157,7 +158,7 @@ class LoaderSource:
         if len(dataset) == 0:
             raise BadInput("data", "the dataset is empty.")
         if labels is None:
-            labels = [int(dataset[position][1]) for position in range(len(dataset))]
+            labels = [_label(dataset[position][1], position) for position in range(len(dataset))]
         self.labels = _checked_labels(torch.as_tensor(labels, dtype=torch.int64), len(dataset))
         self.dataset, self.device, self.workers = dataset, torch.device(device), workers
         example = _as_tensor(dataset[0][0])
@@ -230,6 +231,14 @@ def _checked_labels(labels: Tensor, count: int) -> Tensor:
     return labels
 
 
+def _label(y: Any, position: int) -> int:
+    try:
+        return operator.index(y)
+    except (TypeError, RuntimeError):
+        found = list(y.shape) if isinstance(y, Tensor) and y.dim() else repr(y)
+        raise BadInput("data.y", f"labels are whole numbers, example {position} has {found}.") from None
+
+
 def _as_tensor(x: Any) -> Tensor:
     if not isinstance(x, Tensor):
         x = np.array(x)  # a copy: arrays that PIL lends are read-only
@@ -260,9 +269,12 @@ class _Guarded(Dataset):
 
     def __getitem__(self, position: int) -> "Tensor | _Refusal":
         try:
-            return _as_tensor(self.dataset[position][0])
+            x = _as_tensor(self.dataset[position][0])
         except BadInput as error:
             return _Refusal(error.where, error.problem, error.remedy)
+        if x.is_floating_point() and not bool(x.isfinite().all()):
+            return _Refusal("data", f"example {position} holds values that are not finite.", "Remove or repair it.")
+        return x
 
 
 def _stack(examples: "list[Tensor | _Refusal]") -> "Tensor | _Refusal":

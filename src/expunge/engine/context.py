@@ -222,7 +222,7 @@ def reset_parameters(model: nn.Module, seed: int) -> nn.Module:
             elif any(True for _ in module.parameters(recurse=False)):
                 raise BadInput(
                     "model",
-                    f"the layer {name!r} ({type(module).__name__}) cannot be initialised anew.",
-                    "Give it a reset_parameters() method.",
+                    f"{f'the layer {name!r}' if name else 'the module itself'} ({type(module).__name__}) cannot be initialised anew.",
+                    "Give it a reset_parameters() method, or pass initialise= to expunge.unlearn.",
                 )
     return model

@@ -26,11 +26,22 @@ FisherKind = Literal["empirical", "exact", "sampled"]
 
 def jvp(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     """Return value and directional derivative, like `torch.func.jvp`; attention is computed step by step, fused it has none."""
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), _unfused_encoders():
         # torch compiles its own forward-mode rules with the deprecated torch.jit.script on first use.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
         found: Any = torch.func.jvp(function, primals, tangents)
         return found
+
+
+@contextmanager
+def _unfused_encoders() -> Iterator[None]:
+    """Keep `torch.nn.TransformerEncoderLayer` from its fused path of eval mode."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 @contextmanager

@@ -45,7 +45,10 @@ def check(method: Method, addons: Sequence[Addon] = (), *, kind: str, streams: S
     if kind not in method.scenarios:
         reason = method.scenario_reason or f"it is made for {' and '.join(sorted(method.scenarios))} requests."
         raise NotApplicable(f"method={method.name}", f"does not fit a {kind} request: {reason}", "`expunge list methods` shows which fit.")
+    names = [addon.name for addon in addons]
     for addon in addons:
+        if names.count(addon.name) > 1:
+            raise NotApplicable(f"addons={addon.name}", "is named more than once.", "Name each add-on once.")
         reason = addon.refuse(method)
         if reason:
             raise NotApplicable(f"addons={addon.name}", f"cannot go with method={method.name}: {reason}")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from expunge.errors import BadInput
 from expunge.metrics import scores
 
 if TYPE_CHECKING:
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the fraction of examples whose largest logit is the true class's."""
     return float(np.mean(scores.prediction(logits) == labels))
+
+
+def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Return the fraction of examples whose true class is among the k largest logits; of equal ones the lower class comes first.
+
+    Raises:
+        BadInput: k is below one.
+    """
+    if k < 1:
+        raise BadInput("k", f"expected a positive integer, got {k}.")
+    own = logits[np.arange(len(labels)), labels][:, None]
+    before = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < labels[:, None]))
+    return float(np.mean(before.sum(axis=1) < k))
 
 
 def error(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -1,6 +1,6 @@
 """Every metric as a pure function of arrays."""
 
-from expunge.metrics.accuracy import accuracy, average_gap, confusion, error, part_accuracies, signed_gaps, tug_of_war
+from expunge.metrics.accuracy import accuracy, average_gap, confusion, error, part_accuracies, signed_gaps, top_k_accuracy, tug_of_war
 from expunge.metrics.closeness import (
     activation_distance,
     agreement,
@@ -68,6 +68,7 @@ __all__ = [
     "svc_membership",
     "svc_membership_binned",
     "threshold_membership",
+    "top_k_accuracy",
     "training_privacy",
     "true_positive_rate",
     "true_positive_rate_error",

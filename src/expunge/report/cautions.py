@@ -8,9 +8,9 @@ def cautions(request: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     found = []
     for where, count in request["duplicates"].items():
         if count:
-            place = where.removeprefix("forget_in_").replace("_", " ")
+            part, place = where.split("_in_")
             effect = " What those copies teach stays in every model, the retrained ones too." if place == "retain" else ""
-            found.append(f"{count:,} forget examples have an exact copy in the {place} set.{effect}")
+            found.append(f"{count:,} {part} examples have an exact copy in the {place} set.{effect}")
     if request["retrained"] < 3:
         models = "1 retrained model" if request["retrained"] == 1 else f"{request['retrained']} retrained models"
         found.append(f"Only {models}: there is no band to judge by, or a very wide one.")

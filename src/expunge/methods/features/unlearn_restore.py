@@ -2,7 +2,7 @@
 
 from expunge.engine.context import Context
 from expunge.engine.method import Steps
-from expunge.methods.features.two_phases import Restoring
+from expunge.methods.features.two_phases import PUBLISHED, Restoring
 
 
 class UnlearnRestore(Restoring):
@@ -10,7 +10,7 @@ class UnlearnRestore(Restoring):
 
     The second pass minimises cross entropy plus a distillation loss to the original: the row-normalised similarities of a batch (spkd),
     its relative distances and angles (rkd), the features themselves (akd) or the softened logits (kd). The source's names choose the
-    fields: ``unlearn_restore:PL_RKD``. Names without a restoring loss (``PL``) read the forget set alone.
+    fields: ``unlearn_restore:PL_RKD``, or ``PL_RKD`` alone. Names without a restoring loss (``PL``) read the forget set alone.
 
     Source: Are We Truly Forgetting? (UUEF), arXiv 2503.06991: SGD 0.9 / 5e-4, lr 1e-5, 15 epochs, batches of 128, weights 10 and 10, on
     ImageNet and whole classes; PL_KD has weights 1 and 1, RKD_IL has 20 (read here as both). On the bundled Fashion-MNIST lr 1e-5 does
@@ -18,7 +18,7 @@ class UnlearnRestore(Restoring):
     1e-3 is the default: forget accuracy 99 % of 100, nothing else lost.
     """
 
-    aliases = ("SPKD", "GA_SPKD", "UUEF")
+    aliases = ("GA_SPKD", "UUEF", *PUBLISHED)
     source = "Are We Truly Forgetting?, arXiv 2503.06991; SPKD: Tung and Mori, ICCV 2019; RKD: Park et al., CVPR 2019"
     deviations = (
         "layers=all takes every block with its output averaged over pixels; the code takes the four stages of a ResNet",

@@ -11,10 +11,12 @@ from expunge.errors import NotApplicable
 class HeadSurgery(Method):
     """Zero the head's row of each forgotten class and lower its bias, so that the class is never predicted.
 
-    A control: forget accuracy falls to zero and nothing has been forgotten. It reads no data.
+    A control: forget accuracy falls to zero and nothing has been forgotten. It reads no data. On the model `class_attention` it drops the
+    key of a class, and the other classes share its attention.
     """
 
-    source = "control; the least that a metric of class unlearning must see through"
+    aliases = ("class_key_removal", "CSA")
+    source = "control; the least that a metric of class unlearning must see through. Key removal: an idea of sachit3022/unlearning"
     scenarios = {"class"}
     scenario_reason = "it silences whole classes; the examples of another request share their class with examples that stay."
 

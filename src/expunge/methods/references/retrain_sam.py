@@ -11,7 +11,8 @@ from expunge.engine.update import sam
 class RetrainSam(Method):
     """Train from new random weights on the retain set, with the recipe of the original, by sharpness-aware minimisation.
 
-    To train the original so too, write ``train=standard train.sam_radius=2``; `retrain` then follows. A step costs two gradients.
+    To train the original so too, write ``train=standard train.sam_radius=2``; `retrain` then follows. A step costs two gradients. The
+    radius of the code is for long training of large nets: on digits with ``tiny`` and ``small_cnn`` 2 leaves 17 % accuracy, 0.5 gives 99 %.
 
     Source: code of Jia et al., arXiv 2304.04934 (``retrain_sam``): adaptive SAM with radius 2.
     """

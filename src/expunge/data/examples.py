@@ -1,0 +1,119 @@
+"""What people hand over as data, tensors, a dataset or a loader, made into a stream."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate, default_convert
+from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
+
+from expunge.data.source import LoaderSource, TensorSource
+from expunge.engine.stream import Stream
+from expunge.errors import BadInput
+
+Examples = Dataset | DataLoader | tuple[Tensor, Tensor]
+"""A map-style dataset of (x, y), a DataLoader (its examples, each through its ``collate_fn``), or a pair of tensors."""
+
+
+def stream_of(name: str, examples: Examples, device: torch.device) -> Stream:
+    """Return examples as a stream; indices count from 0 in the order given.
+
+    Raises:
+        BadInput: empty, of a kind that cannot be used, or with values that are not finite.
+    """
+    if isinstance(examples, DataLoader):
+        examples = _dataset_of(name, examples)
+    if isinstance(examples, TensorDataset) and len(examples.tensors) == 2:
+        examples = examples.tensors
+    if isinstance(examples, tuple | list):
+        source: Any = _from_pair(name, examples, device)
+    elif isinstance(examples, Dataset) and hasattr(examples, "__len__") and not isinstance(examples, IterableDataset):
+        source = _from_dataset(name, examples, device)
+    else:
+        raise BadInput(name, f"expected a map-style Dataset, a DataLoader or (x, y) tensors, got {type(examples).__name__}.")
+    if len(source) == 0:
+        raise BadInput(name, "is empty.", "Give at least one example.")
+    return Stream(name, source, torch.arange(len(source)))
+
+
+def duplicates(streams: Mapping[str, Stream]) -> dict[str, int]:
+    """Return how many forget examples have an exact copy, input and label, in each other stream; datasets are not read for it.
+
+    Raises:
+        BadInput: all of them have one: what is to be forgotten was not taken out.
+    """
+    found = {}
+    forget = _contents(streams["forget"])
+    for name, stream in streams.items():
+        if name in ("forget", "surrogate"):
+            continue
+        other = set(_contents(stream))
+        if not forget or not other:
+            continue
+        found[f"forget_in_{name}"] = sum(content in other for content in forget)
+        if found[f"forget_in_{name}"] == len(forget):
+            raise BadInput(name, f"every forget example is also among the {name} examples.", f"Leave the forget set out of {name}.")
+    return found
+
+
+def _contents(stream: Stream) -> list[tuple[bytes, int]]:
+    if not isinstance(stream.source, TensorSource):
+        return []
+    return [(digest.tobytes(), label) for digest, label in zip(stream.source.digests(), stream.labels.tolist(), strict=True)]
+
+
+def _from_pair(name: str, pair: Any, device: torch.device) -> TensorSource:
+    if len(pair) != 2 or not all(isinstance(part, Tensor | np.ndarray) for part in pair):
+        raise BadInput(name, f"expected a pair of tensors (x, y), got {type(pair).__name__} of {len(pair)}.")
+    x, y = (torch.as_tensor(part) for part in pair)
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        rows = int((~torch.isfinite(x.flatten(1)).all(1)).sum())
+        raise BadInput(name, f"{rows} of {len(x)} inputs hold values that are not finite.", "Remove or repair them.")
+    return TensorSource(x, y, device)
+
+
+def _from_dataset(name: str, dataset: Any, device: torch.device) -> LoaderSource:
+    if len(dataset) == 0:
+        raise BadInput(name, "is empty.", "Give at least one example.")
+    example = dataset[0]
+    if not isinstance(example, tuple | list) or len(example) < 2:
+        raise BadInput(name, f"expected examples (x, y), got {type(example).__name__}.", "Wrap the dataset so that it returns pairs.")
+    return LoaderSource(dataset, device=device)
+
+
+def _dataset_of(name: str, loader: DataLoader) -> Any:
+    """Return what a loader yields in an epoch, as a dataset; its order and batches are of no consequence.
+
+    Raises:
+        BadInput: its sampler draws some of the examples in a way that only it knows.
+    """
+    dataset: Any = loader.dataset
+    if isinstance(dataset, IterableDataset):
+        return dataset
+    if isinstance(loader.sampler, SubsetRandomSampler):
+        dataset = Subset(dataset, sorted(int(index) for index in loader.sampler.indices))
+    elif (
+        not isinstance(loader.sampler, SequentialSampler | RandomSampler)
+        or len(loader.sampler) != len(dataset)
+        or type(loader.batch_sampler) not in (BatchSampler, type(None))
+    ):
+        raise BadInput(name, "the DataLoader's own sampler may leave examples out.", "Give the dataset, or a Subset of it.")
+    if loader.collate_fn not in (default_collate, default_convert):
+        dataset = _Collated(dataset, loader.collate_fn)
+    return dataset
+
+
+class _Collated(Dataset):
+    """A dataset as a loader's ``collate_fn`` shows it, one example at a time."""
+
+    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any]):
+        self.dataset, self.collate = dataset, collate
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> Any:
+        batch = self.collate([self.dataset[position]])
+        return tuple(part[0] for part in batch) if isinstance(batch, tuple | list) else batch
