@@ -258,6 +258,15 @@ def test_copies_of_forgotten_examples_are_counted():
     assert done.record["duplicates"] == {"forget_in_retain": 3}
 
 
+def test_positions_shared_by_two_parts_of_a_dataset_are_counted():
+    whole, index = Pictures(torch.arange(SIZE)), split("random")
+    forget, retain = index["forget"].tolist(), index["retain"].tolist()
+    done = expunge.unlearn(trained_net(), "finetune", forget=Subset(whole, forget), retain=Subset(whole, retain + forget[:2]), epochs=1)
+    assert done.record["duplicates"] == {"forget_in_retain": 2}
+    with pytest.raises(BadInput, match="retain: every forget example is also among the retain examples"):
+        expunge.unlearn(trained_net(), "finetune", forget=Subset(whole, forget), retain=whole, epochs=1)
+
+
 def test_a_model_that_diverged_is_marked_and_the_others_are_measured():
     data, broken = pairs("random"), trained_net()
     with torch.no_grad():

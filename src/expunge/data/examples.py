@@ -39,29 +39,36 @@ def stream_of(name: str, examples: Examples, device: torch.device) -> Stream:
 
 
 def duplicates(streams: Mapping[str, Stream]) -> dict[str, int]:
-    """Return how many forget examples have an exact copy, input and label, in each other stream; datasets are not read for it.
+    """Return how many forget examples have an exact copy, input and label, in each other stream.
+
+    Datasets are not read for it: of two parts of one dataset, the positions are compared; of others, nothing is said.
 
     Raises:
         BadInput: all of them have one: what is to be forgotten was not taken out.
     """
     found = {}
-    forget = _contents(streams["forget"])
+    forget, kind = _contents(streams["forget"])
     for name, stream in streams.items():
-        if name in ("forget", "surrogate"):
+        contents, other_kind = _contents(stream)
+        if name in ("forget", "surrogate") or other_kind != kind:
             continue
-        other = set(_contents(stream))
-        if not forget or not other:
-            continue
+        other = set(contents)
         found[f"forget_in_{name}"] = sum(content in other for content in forget)
         if found[f"forget_in_{name}"] == len(forget):
             raise BadInput(name, f"every forget example is also among the {name} examples.", f"Leave the forget set out of {name}.")
     return found
 
 
-def _contents(stream: Stream) -> list[tuple[bytes, int]]:
-    if not isinstance(stream.source, TensorSource):
-        return []
-    return [(digest.tobytes(), label) for digest, label in zip(stream.source.digests(), stream.labels.tolist(), strict=True)]
+def _contents(stream: Stream) -> tuple[list[Any], Any]:
+    """Return what tells the examples apart, and what it can be compared within: tensors, or one dataset."""
+    if isinstance(stream.source, TensorSource):
+        return [(digest.tobytes(), label) for digest, label in zip(stream.source.digests(), stream.labels.tolist(), strict=True)], "tensors"
+    dataset: Any = stream.source.dataset  # type: ignore[attr-defined]
+    positions = list(range(len(dataset)))
+    while isinstance(dataset, Subset | _Collated):
+        positions = [dataset.indices[position] for position in positions] if isinstance(dataset, Subset) else positions
+        dataset = dataset.dataset
+    return [int(position) for position in positions], id(dataset)
 
 
 def _from_pair(name: str, pair: Any, device: torch.device) -> TensorSource:

@@ -235,7 +235,10 @@ def hessian_product(context: Context, stream: str | Stream, vector: Vector, size
     """Return ``H v`` for the Hessian of the mean cross entropy over a stream, forward over reverse."""
 
     def product(losses: Losses, parameters: Vector) -> Vector:
-        return jvp(grad(lambda values: losses(values).sum()), (parameters,), (vector,))[1]
+        def total(values: Vector) -> Tensor:
+            return losses(values).sum()
+
+        return jvp(grad(total), (parameters,), (vector,))[1]
 
     return _mean_product(context, stream, size, product, forward=2, backward=2)
 

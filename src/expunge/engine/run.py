@@ -52,7 +52,8 @@ def check(method: Method, addons: Sequence[Addon] = (), *, kind: str, streams: S
         reason = addon.refuse(method)
         if reason:
             raise NotApplicable(f"addons={addon.name}", f"cannot go with method={method.name}: {reason}")
-    for part in (method, *addons):
+    parts: list[Method | Addon] = [method, *addons]
+    for part in parts:
         for name in sorted(part.needs - set(streams) - set(artefacts)):
             raise BadInput(name, f"{part.name} needs {name} data and there is none.", f"Give {name}=..., or choose a method without it.")
 

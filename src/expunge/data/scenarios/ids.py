@@ -32,11 +32,11 @@ class Ids(Scenario):
         if (self.ids is None) == (self.file is None):
             found = "neither ids nor file is given" if self.ids is None else "got ids and file"
             raise BadInput("forget.ids", f"{found}; exactly one of them is needed.", "Write forget.ids=[3,17] or forget.file=FILE.")
-        found = list(self.ids or ()) if self.file is None else read_ids(self.file)
-        huge = next((number for number in found if abs(number) >= 2**63), None)
+        numbers = list(self.ids or ()) if self.file is None else read_ids(self.file)
+        huge = next((number for number in numbers if abs(number) >= 2**63), None)
         if huge is not None:
             raise BadInput("forget", f"the index {huge} is out of range: training examples are 0 to {data.train_size - 1}.")
-        return np.array(found, dtype=np.int64)
+        return np.array(numbers, dtype=np.int64)
 
 
 def read_ids(path: Path) -> list[int]:
