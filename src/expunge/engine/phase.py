@@ -332,10 +332,11 @@ class _Loop:
             self.pending += [(self.result.steps + 1, part.label, part.mean, part.examples) for part in losses]
         groups: dict[str, Tensor] = {}
         for part in losses:
-            value = part.weight * part.value
+            value = part.value if part.weight == 1 else part.weight * part.value
             groups[part.group] = groups[part.group] + value if part.group in groups else value
         if self.phase.combine is None:
-            return self._gradient(torch.stack(list(groups.values())).sum())
+            losses_of_groups = list(groups.values())
+            return self._gradient(losses_of_groups[0] if len(groups) == 1 else torch.stack(losses_of_groups).sum())
         parts = {}
         for position, (group, value) in enumerate(groups.items()):
             parts[group] = self._gradient(value, retain=position < len(groups) - 1)
