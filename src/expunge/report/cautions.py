@@ -11,7 +11,9 @@ def cautions(request: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
             part, place = where.split("_in_")
             effect = " What those copies teach stays in every model, the retrained ones too." if place == "retain" else ""
             found.append(f"{count:,} {part} examples have an exact copy in the {place} set.{effect}")
-    if request["retrained"] < 3:
+    if request["retrained"] == 0:
+        found.append("No retrained model: no gap is known, and no row is judged.")
+    elif request["retrained"] < 3:
         models = "1 retrained model" if request["retrained"] == 1 else f"{request['retrained']} retrained models"
         found.append(f"Only {models}: there is no band to judge by, or a very wide one.")
     if request["seeds"] < 2:
