@@ -347,9 +347,4 @@ def _component(kind: str, choice: Choice, where: str, fields: Mapping[str, Any] 
     if isinstance(choice, Component):
         return choice.but(**fields) if fields else choice
     values = {"name": choice} if isinstance(choice, str) else dict(choice)
-    defaults = None
-    if request and isinstance(values.get("name"), str):
-        from expunge import registry
-
-        defaults = getattr(registry.find(kind, values["name"].partition(":")[0], where), "scenario_defaults", {}).get(request)
-    return config.build(kind, {**values, **(fields or {})}, where, defaults)
+    return config.build(kind, {**values, **(fields or {})}, where, config.scenario_defaults(values, request))

@@ -261,7 +261,7 @@ def read(file: Path | None, overrides: list[str] | tuple[str, ...] = (), base: d
     Raises:
         BadInput: file missing or not YAML, an override without ``=``, or an unknown top-level key.
     """
-    tree: dict[str, Any] = {key: _choice(value) if key in KINDS else value for key, value in copy.deepcopy(base or {}).items()}
+    tree: dict[str, Any] = {key: as_choice(value) if key in KINDS else value for key, value in copy.deepcopy(base or {}).items()}
     if file is not None:
         if not file.is_file():
             raise BadInput(str(file), "no such file.", "Give a YAML file, or only key=value pairs.")
@@ -278,7 +278,8 @@ def read(file: Path | None, overrides: list[str] | tuple[str, ...] = (), base: d
     return tree
 
 
-def _choice(value: Any) -> Any:
+def as_choice(value: Any) -> Any:
+    """Return a bare name as a mapping with ``name``, and anything else as it is."""
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -287,7 +288,7 @@ def _assign(tree: dict[str, Any], path: list[str], value: Any, where: str) -> No
     if key not in KEYS:
         raise BadInput(where, f"no such key {key!r}.", nearest(key, KEYS))
     if len(path) == 1:
-        tree[key] = _choice(value) if key in KINDS else value
+        tree[key] = as_choice(value) if key in KINDS else value
         return
     if key == "addons":
         _assign_addon(tree, path, value, where)
@@ -297,7 +298,7 @@ def _assign(tree: dict[str, Any], path: list[str], value: Any, where: str) -> No
     if len(path) > 2:
         raise BadInput(where, "too many dots.", f"Write {key}.FIELD=VALUE.")
     if path[1] == "name":
-        tree[key] = _choice(value)
+        tree[key] = as_choice(value)
         return
     node = tree.setdefault(key, {})
     if not isinstance(node, dict):
@@ -310,7 +311,7 @@ def _assign_addon(tree: dict[str, Any], path: list[str], value: Any, where: str)
         raise BadInput(where, "expected addons.NAME.FIELD=VALUE.")
     chosen = tree.get("addons") or []
     for position, item in enumerate(chosen):
-        item = dict(_choice(item))
+        item = dict(as_choice(item))
         if item.get("name") == path[1]:
             item[path[2]] = value
             tree["addons"] = [*chosen[:position], item, *chosen[position + 1 :]]
@@ -370,7 +371,7 @@ def resolve(tree: dict[str, Any]) -> Experiment:
             continue
         defaults = None
         if key == "method":
-            defaults = _scenario_defaults(value, parts.get("forget"))
+            defaults = scenario_defaults(value, getattr(parts.get("forget"), "kind", None))
         parts[key] = build(kind, value, key, defaults)
     chosen = tree.get("addons") or []
     if not isinstance(chosen, list):
@@ -392,17 +393,18 @@ def resolve(tree: dict[str, Any]) -> Experiment:
 
 
 def _addon_key(item: Any, position: int) -> str:
-    item = _choice(item)
+    item = as_choice(item)
     return f"addons.{item['name'] if isinstance(item, dict) and 'name' in item else position}"
 
 
-def _scenario_defaults(value: Any, forget: Component | None) -> dict[str, Any] | None:
-    value = _choice(value)
+def scenario_defaults(value: Any, request: str | None) -> dict[str, Any] | None:
+    """Return the defaults of a chosen method for a kind of request (class, random, subclass); None when either is open."""
+    value = as_choice(value)
     name = value.get("name") if isinstance(value, dict) else None
-    if forget is None or not isinstance(name, str):
+    if not request or not isinstance(name, str):
         return None
     method = registry.find("methods", name.partition(":")[0], "method")
-    return dict(method.scenario_defaults.get(forget.kind, {}))  # type: ignore[attr-defined]
+    return dict(method.scenario_defaults.get(request, {}))  # type: ignore[attr-defined]
 
 
 def fingerprint(tree: Any) -> str:

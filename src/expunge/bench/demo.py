@@ -59,7 +59,7 @@ def requests(file: Path | None, overrides: list[str]) -> list[Request]:
     """
     shared = tree(file, overrides)
     asked = {"Your request": shared.pop("forget")} if "forget" in shared else dict(REQUESTS)
-    if "Every picture of one class" in asked and config._choice(shared["data"])["name"] != "fashion_mnist":
+    if "Every picture of one class" in asked and config.as_choice(shared["data"])["name"] != "fashion_mnist":
         asked["Every picture of one class"] = {"name": "class", "count": 1}
     method, addons = shared.pop("method", None), shared.pop("addons", None) or []
     if method is None and addons:
@@ -69,8 +69,8 @@ def requests(file: Path | None, overrides: list[str]) -> list[Request]:
         base = config.resolve({**shared, "forget": forget})
         plain = {key: value for key, value in base.tree().items() if key not in ("method", "addons")}
         if method is not None:
-            names = [config._choice(item)["name"] for item in (method, *addons)]
-            rows = [Row("+".join(names), config._choice(method), addons)]
+            names = [config.as_choice(item)["name"] for item in (method, *addons)]
+            rows = [Row("+".join(names), config.as_choice(method), addons)]
         else:
             rows = [Row(choice["name"], choice) for choice in METHODS["class" if base.forget.kind == "class" else "random"]]
         found.append(Request(title, plain, rows))

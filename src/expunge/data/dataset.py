@@ -194,7 +194,7 @@ def from_tensors(
         found = f"{list(x_train.shape)} {x_train.dtype} and {list(x_test.shape)} {x_test.dtype}"
         raise BadInput("data", f"training and test inputs must have one shape and type, got {found}.")
     for where, x in (("data.x_train", x_train), ("data.x_test", x_test)):
-        _check_finite(where, x)
+        check_finite(where, x)
     labels = [_matching("data.y_train", y_train, x_train), _matching("data.y_test", y_test, x_test)]
     source = TensorSource(torch.cat([x_train, x_test]), torch.cat(labels), device, augmentation)
     return from_source(source, len(x_train), name=name, class_names=class_names, mean=mean, std=std)
@@ -208,7 +208,12 @@ def _channels_first(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2) if x.dim() == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3) else x
 
 
-def _check_finite(where: str, x: Tensor) -> None:
+def check_finite(where: str, x: Tensor) -> None:
+    """Refuse inputs ``[n, ...]`` that hold values that are not finite.
+
+    Raises:
+        BadInput: how many examples do.
+    """
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         rows = int((~torch.isfinite(x.flatten(1)).all(1)).sum())
         raise BadInput(where, f"{rows} of {len(x)} inputs hold values that are not finite.", "Remove or repair them.")

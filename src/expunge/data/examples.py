@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate, default_convert
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
 
+from expunge.data.dataset import check_finite
 from expunge.data.source import LoaderSource, TensorSource
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput
@@ -75,9 +76,7 @@ def _from_pair(name: str, pair: Any, device: torch.device) -> TensorSource:
     if len(pair) != 2 or not all(isinstance(part, Tensor | np.ndarray) for part in pair):
         raise BadInput(name, f"expected a pair of tensors (x, y), got {type(pair).__name__} of {len(pair)}.")
     x, y = (torch.as_tensor(part) for part in pair)
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        rows = int((~torch.isfinite(x.flatten(1)).all(1)).sum())
-        raise BadInput(name, f"{rows} of {len(x)} inputs hold values that are not finite.", "Remove or repair them.")
+    check_finite(name, x)
     return TensorSource(x, y, device)
 
 

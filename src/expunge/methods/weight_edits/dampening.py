@@ -30,6 +30,21 @@ def factors(forget: Vector, everything: Vector, alpha: float, dampening: float, 
     return result
 
 
+def forgotten_and_all(ctx: Context, importance: Callable[[Stream], Vector], *, additive: bool) -> tuple[Vector, Vector]:
+    """Return the importances for the forgotten data, and for forgotten and retained data together.
+
+    Args:
+        ctx: whose streams.
+        importance: maps a stream to importances.
+        additive: whether it is a mean over examples, so that the second can be had from its parts.
+    """
+    forget, retain = ctx.stream("forget"), ctx.stream("retain")
+    important = importance(forget)
+    if additive:
+        return important, over_all(important, importance(retain), len(forget), len(retain))
+    return important, importance(together(forget, retain))
+
+
 def over_all(forget: Vector, retain: Vector, forgotten: int, retained: int) -> Vector:
     """Return the importance over forgotten and retained data together, from the means over each and their numbers of examples."""
     share = forgotten / (forgotten + retained)

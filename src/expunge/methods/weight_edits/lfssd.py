@@ -13,7 +13,7 @@ from expunge.engine.method import Method, Steps
 from expunge.engine.parameters import Vector
 from expunge.engine.stream import Batch, Stream
 from expunge.engine.terms import Forward
-from expunge.methods.weight_edits.dampening import factors, over_all, over_batch_means, together
+from expunge.methods.weight_edits.dampening import factors, forgotten_and_all, over_batch_means
 
 
 class Lfssd(Method):
@@ -37,13 +37,13 @@ class Lfssd(Method):
 
     def steps(self, ctx: Context) -> Steps:
         """Yield one edit."""
-        forget, retain = ctx.stream("forget"), ctx.stream("retain")
-        if self.fidelity == "reference":
-            important = over_batch_means(ctx, forget, self.batch_size, torch.abs, squared_length)
-            usual = over_batch_means(ctx, together(forget, retain), self.batch_size, torch.abs, squared_length)
-        else:
-            important, kept = sensitivity(ctx, forget), sensitivity(ctx, retain)
-            usual = over_all(important, kept, len(forget), len(retain))
+
+        def importance(stream: Stream) -> Vector:
+            if self.fidelity == "reference":
+                return over_batch_means(ctx, stream, self.batch_size, torch.abs, squared_length)
+            return sensitivity(ctx, stream)
+
+        important, usual = forgotten_and_all(ctx, importance, additive=self.fidelity == "paper")
         yield scale(factors(important, usual, self.alpha, self.dampening))
 
 

@@ -9,7 +9,9 @@ from expunge.engine.context import Context
 from expunge.engine.derivatives import fisher_diagonal
 from expunge.engine.edits import scale
 from expunge.engine.method import Method, Steps
-from expunge.methods.weight_edits.dampening import factors, over_all, over_batch_means, together
+from expunge.engine.parameters import Vector
+from expunge.engine.stream import Stream
+from expunge.methods.weight_edits.dampening import factors, forgotten_and_all, over_batch_means
 
 
 class Ssd(Method):
@@ -35,11 +37,11 @@ class Ssd(Method):
 
     def steps(self, ctx: Context) -> Steps:
         """Yield one edit."""
-        forget, retain = ctx.stream("forget"), ctx.stream("retain")
-        if self.fidelity == "reference":
-            important = over_batch_means(ctx, forget, self.batch_size, torch.square)
-            usual = over_batch_means(ctx, together(forget, retain), self.batch_size, torch.square)
-        else:
-            important, kept = fisher_diagonal(ctx, forget), fisher_diagonal(ctx, retain)
-            usual = over_all(important, kept, len(forget), len(retain))
+
+        def importance(stream: Stream) -> Vector:
+            if self.fidelity == "reference":
+                return over_batch_means(ctx, stream, self.batch_size, torch.square)
+            return fisher_diagonal(ctx, stream)
+
+        important, usual = forgotten_and_all(ctx, importance, additive=self.fidelity == "paper")
         yield scale(factors(important, usual, self.alpha, self.dampening))
