@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from expunge import source_names
 from expunge.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ PACKAGES = {
     "methods": "expunge.methods",
     "addons": "expunge.addons",
     "metrics": "expunge.metrics",
+    "audits": "expunge.audits",
     "models": "expunge.models",
     "datasets": "expunge.data.datasets",
     "scenarios": "expunge.data.scenarios",
@@ -58,7 +60,7 @@ def find(kind: str, name: str, where: str = "") -> "type[Component]":
 
     Args:
         kind: one of ``PACKAGES``.
-        name: registry name, or one of the class's ``aliases``.
+        name: registry name, or one of the class's ``aliases`` or ``presets``; `expunge.config.build` sets the fields of a preset.
         where: the key to blame in the error message; the kind if empty.
 
     Raises:
@@ -69,9 +71,10 @@ def find(kind: str, name: str, where: str = "") -> "type[Component]":
     if plain in table:
         return _load(kind, plain)
     for candidate in table:
-        if str(name) in _load(kind, candidate).aliases:
+        if str(name) in (*_load(kind, candidate).aliases, *_load(kind, candidate).presets):
             return _load(kind, candidate)
-    raise BadInput(where or kind, f"no {kind.rstrip('s')} is called {name!r}.", nearest(plain, table))
+    combination = source_names.hint(str(name)) if kind == "methods" else ""
+    raise BadInput(where or kind, f"no {kind.rstrip('s')} is called {name!r}.", combination or nearest(plain, table))
 
 
 @cache

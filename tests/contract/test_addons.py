@@ -382,6 +382,28 @@ def test_several_at_once(order):
     assert not adapters(context.model) and not same(state_of(context), context.original.state)
 
 
+@pytest.mark.parametrize("outer", ADDONS)
+def test_two_addons_that_cannot_go_together_are_refused_before_any_work(outer):
+    """What the check lets through runs, and what it refuses would have failed; the reason names both."""
+    method, together = quick("neggrad_plus"), 0
+    for inner in ADDONS:
+        if inner == outer:
+            continue
+        chosen = [quick_addon(inner), quick_addon(outer)]
+        reason = refusal(method, *chosen)
+        if reason:
+            assert f"cannot go on {inner} with method=neggrad_plus" in reason
+            with pytest.raises(NotApplicable):
+                run(world(method.needs, chosen), method, chosen)
+        together += not reason
+    assert together >= len(ADDONS) - 4
+
+
+@pytest.mark.parametrize("pair", [("sam", "asam"), ("noise", "lora"), ("gradient_surgery", "optimal_mask"), ("ema", "lora")])
+def test_these_two_are_refused(pair):
+    assert pair[0] in refusal(quick("neggrad_plus"), *map(quick_addon, pair))
+
+
 @pytest.mark.parametrize("addon_name", sorted(CHECKS))
 def test_refusals_name_the_addon_and_the_method(addon_name):
     method, addon = quick("original"), quick_addon(addon_name)

@@ -1,4 +1,6 @@
 import copy
+import socket
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +10,7 @@ import torch.nn.functional as F
 from expunge import registry
 from expunge.config import build
 from expunge.errors import BadInput
-from expunge.models import checkpoint
+from expunge.models import checkpoint, published
 from expunge.models.model import IMAGENET_MEAN, Model, Normalized, create
 
 SMALL = {
@@ -237,10 +239,10 @@ def test_what_cannot_work_is_refused(name, fields, shape, message):
 
 
 def test_pretrained_weights_of_a_folder_get_a_new_head(tmp_path):
-    published = create(config("hf"), data(3, 32, 32), 0).net.net
-    published.save_pretrained(tmp_path)
+    given = create(config("hf"), data(3, 32, 32), 0).net.net
+    given.save_pretrained(tmp_path)
     model = create(config("hf", architecture=str(tmp_path), options={}, pretrained=True), data(3, 32, 32, num_classes=4), 1)
-    assert torch.equal(model.net.net.resnet.embedder.embedder.convolution.weight, published.resnet.embedder.embedder.convolution.weight)
+    assert torch.equal(model.net.net.resnet.embedder.embedder.convolution.weight, given.resnet.embedder.embedder.convolution.weight)
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 4) and model.net.training
 
 
@@ -253,10 +255,10 @@ def test_pretrained_torchvision_gets_a_new_head_and_stem(monkeypatch):
     import torchvision
 
     original = torchvision.models.get_model
-    published = original("resnet18", weights=None)
-    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights=None: copy.deepcopy(published))
+    given = original("resnet18", weights=None)
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights=None: copy.deepcopy(given))
     model = create(config("torchvision", architecture="resnet18", pretrained=True), data(1, 32, 32, num_classes=4), 0)
-    assert torch.equal(model.net.layer1[0].conv1.weight, published.layer1[0].conv1.weight)
+    assert torch.equal(model.net.layer1[0].conv1.weight, given.layer1[0].conv1.weight)
     assert model(torch.rand(2, 1, 32, 32)).shape == (2, 4)
 
 
@@ -270,3 +272,33 @@ def test_a_constant_channel_cannot_be_normalised():
     constant = SimpleNamespace(num_classes=2, input_shape=(1, 8, 8), mean=(0.0,), std=(0.0,))
     with pytest.raises(BadInput, match="constant"):
         create(config("mlp"), constant, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("timm", {"architecture": "resnet18", "pretrained": True}),
+        ("hf", {"architecture": "google/vit-base-patch16-224", "pretrained": True}),
+        ("hf", {"architecture": "google/vit-base-patch16-224"}),
+    ],
+)
+def test_without_a_network_published_weights_are_refused_at_once(monkeypatch, tmp_path, kind, fields):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    pytest.importorskip("timm" if kind == "timm" else "transformers")  # importing it takes longer than the refusal
+    tried = []
+    monkeypatch.setattr(published, "getproxies", dict)
+    monkeypatch.setattr(published, "reachable", lambda address: tried.append(address) is not None)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    before, start = constants.HF_HUB_OFFLINE, time.monotonic()
+    with pytest.raises(BadInput, match=r"the files of .* cannot be had: .*\. Fetch them on a machine with network access"):
+        config(kind, **fields).build(10, (3, 32, 32))
+    assert time.monotonic() - start < 10 and tried == [constants.ENDPOINT] and constants.HF_HUB_OFFLINE == before
+
+
+def test_an_address_that_nobody_serves_is_not_reachable():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        assert not published.reachable(f"http://127.0.0.1:{port}")
+        free.listen()
+        assert published.reachable(f"http://127.0.0.1:{port}")

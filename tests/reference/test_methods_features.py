@@ -24,8 +24,9 @@ from expunge.methods.features.contrastive_unlearning import against_retained, wi
 from expunge.methods.features.duck import towards_wrong_centroid
 from expunge.methods.features.forget_accuracy import fallen_to
 from expunge.methods.features.mahalanobis import floored_original, to_the_nearest
+from expunge.methods.features.published_names import PUBLISHED
 from expunge.methods.features.relations import angles_apart, distances_apart, relational, similarity_preserving
-from expunge.methods.features.two_phases import PUBLISHED, pseudo_label
+from expunge.methods.features.two_phases import pseudo_label
 
 BOTH = {"forget", "retain"}
 
@@ -217,7 +218,7 @@ def test_outputs_of_blocks_are_those_of_this_batch_or_an_error() -> None:
 
 
 def test_published_names_decide_the_fields() -> None:
-    assert len(PUBLISHED) == 15
+    assert len(PUBLISHED) == 21
     for name, fields in PUBLISHED.items():
         made = method("unlearn_restore", published=name)
         assert all(getattr(made, key) == value for key, value in fields.items())

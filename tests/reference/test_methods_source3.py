@@ -29,7 +29,8 @@ from expunge.methods.ascent.npo import negative_preference
 from expunge.methods.ascent.sfron import add_masked, preferring_small_losses, salient
 from expunge.methods.ascent.streaming import portions
 from expunge.methods.ascent.unsmoothing import unsmoothed_cross_entropy
-from expunge.methods.features.activation_pruning import QUANTILES, cosine_from, layers_and_norms, mean_activations, quantiles_by_depth
+from expunge.methods.features.activation_pruning import QUANTILES, cosine_from, quantiles_by_depth
+from expunge.methods.features.channel_activations import layers_and_norms, mean_activations
 from expunge.methods.relabeling.nearest_neighbor_label import neighbor_labels
 from expunge.methods.relabeling.random_label_flip import permuted_labels
 

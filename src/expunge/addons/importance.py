@@ -11,7 +11,7 @@ from torch.func import functional_call, grad
 from expunge.addons.matrices import is_patch_embedding, weights
 from expunge.engine.context import Context
 from expunge.engine.derivatives import gradient, jvp
-from expunge.engine.parameters import Vector, is_norm, leaves, modes_kept
+from expunge.engine.parameters import Vector, is_norm, leaves, modes_kept, shared_names
 from expunge.engine.select import Mask, invert, random_score, select
 
 Score = Literal["magnitude", "random", "snip", "grasp", "synflow"]
@@ -21,12 +21,10 @@ _ROUNDS, _TEMPERATURE, _EXAMPLES = 100, 200.0, 256
 
 def prunable(ctx: Context) -> Vector:
     """Return the prunable weights by base name, detached."""
-    parameters, head = leaves(ctx.model), ctx.architecture.head_name
-    return {
-        f"{name}.{attribute}": parameters[f"{name}.{attribute}"].detach()
-        for name, module, attribute in weights(ctx.model)
-        if name != head and not is_patch_embedding(module) and f"{name}.{attribute}" not in ctx.fixed
-    }
+    parameters, shared = leaves(ctx.model), shared_names(ctx.model)
+    names = [shared[f"{name}.{attribute}"] for name, module, attribute in weights(ctx.model) if not is_patch_embedding(module)]
+    apart = {*ctx.fixed, *ctx.architecture.class_rows(0)}
+    return {name: parameters[name].detach() for name in names if name not in apart}
 
 
 def importance(ctx: Context, score: Score, sparsity: float, alive: Mask | None = None) -> Vector:

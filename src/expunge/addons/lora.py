@@ -19,7 +19,7 @@ from expunge.addons.matrices import in_attention, is_convolution, weights
 from expunge.config import PositiveFloat, PositiveInt, hyper
 from expunge.engine.context import Context
 from expunge.engine.method import Addon, Method, Steps
-from expunge.engine.parameters import leaves
+from expunge.engine.parameters import leaves, shared_names
 from expunge.engine.phase import Phase
 from expunge.errors import NotApplicable
 
@@ -98,6 +98,7 @@ class Lora(Addon):
         """Put adapters in, yield ``{adapter parameter: base name}``, and merge them, whatever happens."""
         order = {module: list(module._parameters) for module in ctx.model.modules()}
         places = [(name, module, attribute) for name, module, attribute in weights(ctx.model) if self.wants(ctx, name, module)]
+        self.check_apart(ctx, [f"{name}.{attribute}" for name, _, attribute in places])
         for name, module, attribute in places:
             made = ctx.generator("lora", ctx.phase, name, attribute)
             adapter = Adapter(getattr(module, attribute), self.rank, self.alpha / self.rank, made)
@@ -113,6 +114,19 @@ class Lora(Addon):
                 parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
                 for key in order[module]:  # back to the old order of parameters, which flat vectors follow
                     module._parameters[key] = module._parameters.pop(key)
+
+    def check_apart(self, ctx: Context, names: list[str]) -> None:
+        """Refuse weights that several layers share.
+
+        Raises:
+            NotApplicable: an adapter on one of the layers would part them.
+        """
+        shared = shared_names(ctx.model)
+        for name in names:
+            others = [other for other, first in shared.items() if first == shared[name] and other != name]
+            if others:
+                problem = f"the model uses one tensor as {name!r} and as {others[0]!r}, and an adapter would part the two."
+                raise NotApplicable("addons=lora", problem, "Choose another add-on, or targets that leave this tensor out.")
 
     def wants(self, ctx: Context, name: str, module: nn.Module) -> bool:
         """Return whether a layer gets an adapter."""

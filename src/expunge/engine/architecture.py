@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from expunge.engine import detection
 from expunge.engine.detection import CONVOLUTIONS
-from expunge.engine.parameters import leaves
+from expunge.engine.parameters import leaves, shared_names
 from expunge.errors import BadInput, nearest
 
 _PROBE = 8
@@ -153,5 +153,5 @@ class Architecture:
         """Return ``{parameter: row}`` of the head's entries that make the logit of a class, by base name."""
         if not 0 <= label < self.num_classes:
             raise BadInput("class", f"expected 0 to {self.num_classes - 1}, got {label}.")
-        names = ["weight"] if self.head.bias is None else ["weight", "bias"]
-        return {f"{self.head_name}.{name}": label for name in names}
+        names, shared = ["weight"] if self.head.bias is None else ["weight", "bias"], shared_names(self.model)
+        return {shared[f"{self.head_name}.{name}"]: label for name in names}

@@ -33,6 +33,13 @@ def leaves(model: nn.Module) -> dict[str, nn.Parameter]:
     return {base_name(name): parameter for name, parameter in model.named_parameters() if not is_adapter(name)}
 
 
+def shared_names(model: nn.Module) -> dict[str, str]:
+    """Return ``{any base name of a parameter: the one that it has in `leaves`}``; layers that share a tensor come under one name."""
+    first: dict[int, str] = {}
+    named = [(base_name(name), tensor) for name, tensor in model.named_parameters(remove_duplicate=False) if not is_adapter(name)]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+
+
 def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that reparametrisations have added, by full name."""
     return {name: parameter for name, parameter in model.named_parameters() if is_adapter(name)}

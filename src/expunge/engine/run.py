@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -46,12 +46,18 @@ def check(method: Method, addons: Sequence[Addon] = (), *, kind: str, streams: S
         reason = method.scenario_reason or f"it is made for {' and '.join(sorted(method.scenarios))} requests."
         raise NotApplicable(f"method={method.name}", f"does not fit a {kind} request: {reason}", "`expunge list methods` shows which fit.")
     names = [addon.name for addon in addons]
-    for addon in addons:
+    for number, addon in enumerate(addons):
         if names.count(addon.name) > 1:
             raise NotApplicable(f"addons={addon.name}", "is named more than once.", "Name each add-on once.")
         reason = addon.refuse(method)
         if reason:
             raise NotApplicable(f"addons={addon.name}", f"cannot go with method={method.name}: {reason}")
+        reason = addon.refuse(cast(Method, Under(method, tuple(addons[:number])))) if number else ""
+        if reason:
+            below = ", ".join(names[:number])
+            raise NotApplicable(
+                f"addons={addon.name}", f"cannot go on {below} with method={method.name}: {reason}", "Leave one out, or change their order."
+            )
     parts: list[Method | Addon] = [method, *addons]
     for part in parts:
         for name in sorted(part.needs - set(streams) - set(artefacts)):
@@ -68,9 +74,7 @@ def run(context: Context, method: Method, addons: Sequence[Addon] = (), checkpoi
         UndeclaredAccess: the method or an add-on reads what it does not declare.
     """
     borrowed = frozenset().union(*(addon.needs for addon in addons)) - method.needs
-    steps = _declaring(context, context.needs - borrowed, method.steps(context))
-    for addon in addons:
-        steps = _declaring(context, addon.needs, addon.rewrite(steps, context))
+    steps = _rewritten(context, context.needs - borrowed, method, addons)
     outcome = Outcome()
     devices = [context.device] if context.device.type == "cuda" else []
     _warm_up()
@@ -84,6 +88,31 @@ def run(context: Context, method: Method, addons: Sequence[Addon] = (), checkpoi
     context.model.eval()
     outcome.cost = context.cost.tree()
     return outcome
+
+
+@dataclass(frozen=True)
+class Under:
+    """A method under some add-ons, as the next add-on meets it: for `Addon.refuse`, which asks what steps there are."""
+
+    method: Method
+    addons: tuple[Addon, ...]
+
+    name = property(lambda self: self.method.name)
+    needs = property(lambda self: self.method.needs)
+    scenarios = property(lambda self: self.method.scenarios)
+    changes_shape = property(lambda self: self.method.changes_shape)
+
+    def steps(self, ctx: Context) -> Steps:
+        """Yield the method's steps as the add-ons have rewritten them."""
+        yield from _rewritten(ctx, self.method.needs, self.method, self.addons)
+
+
+def _rewritten(context: Context, needs: Iterable[str], method: Method, addons: Sequence[Addon]) -> Steps:
+    """Return the steps of a method as its add-ons rewrite them, each computed with what its part declares."""
+    steps = _declaring(context, needs, method.steps(context))
+    for addon in addons:
+        steps = _declaring(context, addon.needs, addon.rewrite(steps, context))
+    return steps
 
 
 def _declaring(context: Context, needs: Iterable[str], steps: Steps) -> Steps:

@@ -1,5 +1,6 @@
 """Any image classifier of Hugging Face transformers."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from expunge.config import Flag, Text, hyper
 from expunge.models.model import Model
-from expunge.models.published import attempt, check_known, require
+from expunge.models.published import attempt, check_known, require, without_vain_retries
 
 
 class Hf(Model):
@@ -41,7 +42,8 @@ class Hf(Model):
                 return classifier.from_pretrained(self.architecture, config=config, ignore_mismatched_sizes=True)
             return classifier.from_config(config)
 
-        return LogitsOnly(attempt(f"hf:{self.architecture}", input_shape, make))
+        with without_vain_retries() if elsewhere and not Path(self.architecture).is_dir() else nullcontext():
+            return LogitsOnly(attempt(f"hf:{self.architecture}", input_shape, make))
 
 
 class LogitsOnly(nn.Module):

@@ -2,8 +2,13 @@
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from torch import nn
 
@@ -33,6 +38,38 @@ def check_known(collection: str, name: str, known: Iterable[str], listing: str) 
         return
     match = difflib.get_close_matches(name, known, n=1)
     raise BadInput("model", f"{collection} has no {name!r}.", f"Did you mean '{match[0]}'?" if match else f"{listing} lists them.")
+
+
+PATIENCE_SECONDS = 3.0
+
+
+@contextmanager
+def without_vain_retries() -> Iterator[None]:
+    """Use files that are here already, and no others, while the hub of Hugging Face cannot be reached.
+
+    Its client retries for half a minute and more, whatever the reason. Behind a proxy nothing is known beforehand, and it has its way.
+    """
+    try:
+        constants: Any = importlib.import_module("huggingface_hub.constants")
+    except ModuleNotFoundError:
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not (getproxies() or reachable(constants.ENDPOINT))
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def reachable(address: str) -> bool:
+    """Return whether the host of a URL takes a connection within `PATIENCE_SECONDS`."""
+    parts = urlsplit(address)
+    try:
+        with socket.create_connection((parts.hostname, parts.port or {"http": 80}.get(parts.scheme, 443)), PATIENCE_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def attempt(name: str, input_shape: tuple[int, ...], make: Callable[[], nn.Module]) -> nn.Module:

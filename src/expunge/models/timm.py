@@ -1,12 +1,13 @@
 """Any classifier of the timm collection."""
 
+from contextlib import nullcontext
 from typing import Any
 
 from torch import nn
 
 from expunge.config import Flag, Text, hyper
 from expunge.models.model import Model
-from expunge.models.published import attempt, check_known, require
+from expunge.models.published import attempt, check_known, require, without_vain_retries
 
 
 class Timm(Model):
@@ -38,4 +39,5 @@ class Timm(Model):
                     pass
             return timm.create_model(self.architecture, self.pretrained, **options)
 
-        return attempt(f"timm:{self.architecture}", input_shape, make)
+        with without_vain_retries() if self.pretrained else nullcontext():
+            return attempt(f"timm:{self.architecture}", input_shape, make)

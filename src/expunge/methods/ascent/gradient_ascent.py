@@ -9,7 +9,8 @@ from expunge.engine.context import Context
 from expunge.engine.measure import mean_loss
 from expunge.engine.method import Method, Steps
 from expunge.engine.phase import Phase
-from expunge.engine.terms import Progress, Term, cross_entropy
+from expunge.engine.targets import teacher
+from expunge.engine.terms import Progress, Term, cross_entropy, match
 from expunge.engine.update import sgd
 
 
@@ -21,10 +22,11 @@ class GradientAscent(Method):
 
     Source: Thudi et al., arXiv 2109.13398; Jia et al., arXiv 2304.04934, section 3 (GA): 5 epochs, SGD 0.9 / 5e-4, lr 1e-4 for a class. For
     random subsets the authors searched 1e-5 to 1e-1 and answered that 5e-4 to 1e-3 works; that answer is the default there, and the
-    ceiling is ours.
+    ceiling is ours. ``labels=original`` is ``GA_softlabel`` of the code of arXiv 2503.06991.
     """
 
     aliases = ("GA", "NegGrad")
+    presets = {"GA_softlabel": {"labels": "original"}}
     source = "Thudi et al., Unrolling SGD, EuroS&P 2022, arXiv 2109.13398; settings of arXiv 2304.04934"
     deviations = ("BatchNorm is frozen: in train mode, as in the code, its statistics become those of the forget set",)
     needs = {"forget"}
@@ -36,12 +38,14 @@ class GradientAscent(Method):
     ceiling: PositiveFloat | None = hyper(
         None, "stop after an epoch that leaves the mean forget loss above this many times the loss of guessing, log C; nothing: never"
     )
+    labels: Literal["true", "original"] = hyper("true", "whose cross entropy is raised: with the labels, or with the original's answers")
     fidelity: Literal["paper", "reference"] = hyper("paper", "reference: BatchNorm in train mode, as in the released code")
 
     def steps(self, ctx: Context) -> Steps:
         """Yield one phase on the forget set."""
+        loss = cross_entropy if self.labels == "true" else match(teacher("original"))
         yield Phase(
-            [Term("forget", cross_entropy, weight=-1.0)],
+            [Term("forget", loss, weight=-1.0)],
             epochs=self.epochs,
             optimizer=sgd(self.lr),
             batch_size=self.batch_size,

@@ -21,7 +21,8 @@ class GradientSurgery(Method):
 
     Source: the second unlearning repository (source 003, ``surgery``): 3 passes over the forget set in batches of 2048, SGD 0.09 with
     momentum 0.95; then 4 epochs of AdamW 2e-3 / 5e-4, halved each epoch, batches of 1024, with 1e-3 times the sum over tensors of their
-    mean absolute value.
+    mean absolute value. Made for few examples of many: with a random tenth of 2,800 pictures of the bundled Fashion-MNIST nothing is lost
+    and little forgotten (98 % of 100 %); with a class the ascent destroys small_cnn beyond the repair (retain accuracy 12 %).
     """
 
     aliases = ("surgery",)

@@ -23,7 +23,7 @@ class Unsmoothed(Method):
     needs = {"forget", "retain"}
 
     smoothing: Negative = hyper(-0.5, "rate a of the labels (1 - a) onehot + a / C of the forget set", low=-4.0, high=-0.1)
-    retain_share: Fraction = hyper(0.7, "weight p of the retain set; the forget set has the rest", low=0.5, high=0.99)
+    retain_share: Fraction = hyper(0.9, "weight p of the retain set; the forget set has the rest", low=0.5, high=0.999)
     lr: PositiveFloat = hyper(0.01, "learning rate", low=1e-4, high=1e-1, log=True)
     epochs: PositiveInt = hyper(10, "passes over the set that defines an epoch")
     batch_size: PositiveInt = hyper(256, "examples of each set in a step")

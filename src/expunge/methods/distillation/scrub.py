@@ -13,7 +13,7 @@ class Scrub(MaxMin):
     a class of CIFAR-10; the small-scale one is ``alpha=0.5 gamma=1 temperature=2 max_epochs=3 epochs=10``.
     """
 
-    aliases = ("SCRUB",)
+    aliases = ("SCRUB", "AdverserialTrainer")
     source = "Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023, arXiv 2302.09880"
     deviations = ("the optimiser's momentum starts anew where the ascending passes end",)
 

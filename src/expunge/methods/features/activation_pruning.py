@@ -1,22 +1,21 @@
 """Silence the channels that the forget set excites most, and fine-tune."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from expunge.config import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, hyper
 from expunge.engine.context import Context
 from expunge.engine.edits import zero_where
 from expunge.engine.method import Method, Steps
-from expunge.engine.parameters import leaves, modes_kept
+from expunge.engine.parameters import leaves, shared_names
 from expunge.engine.phase import Phase
 from expunge.engine.select import Mask
 from expunge.engine.terms import Progress, Term, cross_entropy
 from expunge.engine.update import Schedule, adamw
+from expunge.methods.features.channel_activations import layers_and_norms, mean_activations
 
 QUANTILES = (0.99, 0.975, 0.95, 0.925, 0.9)
 """From the stem over the stages of a ResNet to the last one; layers in between are interpolated by depth."""
@@ -33,7 +32,7 @@ class ActivationPruning(Method):
     along a cosine, 4 epochs of which the first 2 prune.
     """
 
-    aliases = ("act_prune", "activation-pruning")
+    aliases = ("act_prune", "MaskedActivation", "activation-pruning")
     source = "source 003: unl_algorithms, activation pruning"
     deviations = (
         "whole channels are zeroed in the weights; the code masks single positions of activations, which no weights can express",
@@ -86,72 +85,16 @@ def quantiles_by_depth(count: int, strength: float) -> list[float]:
     return [float(quantile) for quantile in 1 - np.minimum(1, strength * shares)]
 
 
-@torch.no_grad()
-def layers_and_norms(ctx: Context) -> dict[str, str]:
-    """Return ``{layer: norm layer right behind it, or ""}`` of all convolutions and linear layers but the head, in forward order."""
-    called: list[str] = []
-    architecture = ctx.architecture
-    parts = {**architecture.convs, **architecture.linears, **architecture.norms}
-    handles = [module.register_forward_hook(lambda *_, name=name: called.append(name)) for name, module in parts.items()]
-    try:
-        with modes_kept(ctx.model):
-            ctx.model.eval()
-            ctx.model(next(ctx.stream("forget").batches(2)).x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    found = {}
-    for name, following in zip(called, [*called[1:], ""], strict=True):
-        if name not in architecture.norms and name != architecture.head_name:
-            found[name] = following if following in architecture.norms and _fits(parts[name], parts[following]) else ""
-    return found
-
-
-def _fits(layer: nn.Module, norm: nn.Module) -> bool:
-    own, after = (getattr(module, "weight", None) for module in (layer, norm))
-    return isinstance(own, Tensor) and isinstance(after, Tensor) and after.shape == own.shape[:1]
-
-
-@torch.no_grad()
-def mean_activations(ctx: Context, layers: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return the mean positive part of every channel over the forget set, ``{layer: [channels]}``, in eval mode."""
-    total: dict[str, Tensor] = {}
-    with modes_kept(ctx.model), _added_up(ctx, layers, total):
-        ctx.model.eval()
-        for batch in ctx.stream("forget").batches(256):
-            ctx.model(batch.x)
-    return {name: value / len(ctx.stream("forget")) for name, value in total.items()}
-
-
-@contextmanager
-def _added_up(ctx: Context, layers: Mapping[str, str], total: dict[str, Tensor]) -> Iterator[None]:
-    def add(name: str, output: Tensor) -> None:
-        channel = 1 if name in ctx.architecture.convs else output.dim() - 1
-        others = [axis for axis in range(1, output.dim()) if axis != channel]
-        value = output.float().clamp_min(0)
-        total[name] = total.get(name, 0) + (value.mean(others) if others else value).sum(0)
-
-    handles = [
-        ctx.model.get_submodule(norm or name).register_forward_hook(lambda _module, _inputs, output, name=name: add(name, output))
-        for name, norm in layers.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def silence(ctx: Context, layers: Mapping[str, str], quantiles: list[float], before: Mask) -> Mask:
     """Return the mask with the most excited channels of every layer added to those that are silent: zeros for what makes them."""
     mask = dict(before)
-    parameters = leaves(ctx.model)
+    parameters, shared = leaves(ctx.model), shared_names(ctx.model)
     activations = mean_activations(ctx, layers)
     for (name, norm), quantile in zip(layers.items(), quantiles, strict=True):
         kept = (activations[name] <= torch.quantile(activations[name], quantile)).float()
         for owner in filter(None, (name, norm)):
-            for key in (f"{owner}.weight", f"{owner}.bias"):
-                if key in parameters and key not in ctx.fixed:
+            for key in filter(None, map(shared.get, (f"{owner}.weight", f"{owner}.bias"))):
+                if key not in ctx.fixed:
                     value = mask.get(key, torch.ones_like(parameters[key]))
                     mask[key] = value * kept.view(-1, *[1] * (value.dim() - 1)).to(value)
     return mask

@@ -27,7 +27,9 @@ class ContrastiveUnlearning(Method):
     ``form=source_004`` contrasts forgotten examples with forgotten ones of other classes and is zero in a batch of one class.
 
     Source: Lee et al., Contrastive Unlearning, IJCAI 2025, arXiv 2401.10458; t = 0.7 and equal weights as released. Learning rate and
-    length are ours: on a class of the bundled Fashion-MNIST they take the forget accuracy from 100 to 38 %, and 0.01 does nothing there.
+    length are ours, and so are batches of 64 for classes, chosen on small_cnn and 2,800 pictures of the bundled Fashion-MNIST by forget,
+    retain and validation data: the forget accuracy of two classes becomes 7 and 9 %, the retain accuracy 86 and 90 % (with batches of
+    256: 57 and 90 % for the first); a random tenth goes from 100 to 92 %, retained data to 99 %. A learning rate of 0.01 does nothing.
     """
 
     aliases = ("CU",)
@@ -37,7 +39,7 @@ class ContrastiveUnlearning(Method):
         "one retain batch for each forget batch",
     )
     needs = {"forget", "retain", "validation"}
-    scenario_defaults = {"class": {"target": 0.1}}
+    scenario_defaults = {"class": {"target": 0.1, "batch_size": 64}}
 
     form: Literal["published", "source_004"] = hyper("published", "contrast with the retain set, or within the forget set at temperature 1")
     temperature: PositiveFloat = hyper(0.7, "divides the cosines; 1 for form=source_004 in its code", low=0.07, high=1.0, log=True)

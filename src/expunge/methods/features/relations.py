@@ -61,3 +61,18 @@ def _cosines(features: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(difference, dim=2, keepdim=True)
     unit = torch.where(length > _TINY, difference / length.clamp_min(_TINY), torch.zeros_like(difference))
     return unit @ unit.transpose(1, 2)
+
+
+def misaligned(target: Tensor, features: Tensor) -> Tensor:
+    """Return one minus the linear CKA of a batch, biased as in the code, the same number for every example, ``[B]``.
+
+    Source: Kornblith et al., ICML 2019, equations 3 and 4; the gradient of a batch whose features do not vary is zero.
+    """
+    own, wanted = features - features.mean(0), target - target.mean(0)
+    cross, first, second = ((a.T @ b).pow(2).sum() for a, b in ((own, wanted), (own, own), (wanted, wanted)))
+    return (1 - cross / (first * second).clamp_min(_TINY).sqrt()).expand(len(features))
+
+
+def misaligned_and_dissimilar(target: Tensor, features: Tensor) -> Tensor:
+    """Return `misaligned` plus a tenth of `similarity_preserving`, ``[B]``: weights of 100 and 10 when this is weighted by 100."""
+    return misaligned(target, features) + 0.1 * similarity_preserving(target, features)

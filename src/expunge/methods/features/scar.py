@@ -14,7 +14,8 @@ class Scar(Nearing):
     Source: Bonato et al., Is Retain Set All You Need in Machine Unlearning?, ECCV 2024, arXiv 2404.12922, in the form of arXiv 2503.06991,
     which retains on the retain set; scar_surrogate is the paper's own. Released settings: Adam 5e-4, weights 1 and 5, power 0.5,
     shrinkage 3, until the forget accuracy falls below 1 %; arXiv 2503.06991 has weights 5 and 5. For other requests than classes the run
-    stops at the original's accuracy on unseen data of the same classes.
+    stops at the original's accuracy on unseen data of the same classes. On 2,800 pictures of the bundled Fashion-MNIST, 30 passes are few:
+    a class goes from 100 to 87 %, and a random tenth stays at 100 %.
     """
 
     aliases = ("SCAR",)

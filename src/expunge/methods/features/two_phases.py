@@ -2,49 +2,34 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from expunge.config import Flag, NonNegativeFloat, PositiveFloat, PositiveInt, hyper
+from expunge.config import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, hyper
 from expunge.engine.context import Context, TeacherKind
 from expunge.engine.kernels import Kernel, kl, mean_squared_logits
 from expunge.engine.method import Method
 from expunge.engine.phase import Phase
-from expunge.engine.stream import Batch
-from expunge.engine.targets import random_label, retained_best, second_best, teacher
+from expunge.engine.stream import Batch, Stream
+from expunge.engine.targets import random_label, teacher
 from expunge.engine.terms import Forward, Loss, Term, cross_entropy, match
 from expunge.engine.update import sgd
+from expunge.methods.ascent.moved_pictures import on_moved, random_crop
 from expunge.methods.features.block_outputs import BlockOutputs
-from expunge.methods.features.relations import relational, similarity_preserving
+from expunge.methods.features.published_names import PUBLISHED, Name
+from expunge.methods.features.relations import misaligned, misaligned_and_dissimilar, relational, similarity_preserving
 
-GEOMETRY: dict[str, Kernel] = {"spkd": similarity_preserving, "rkd": relational, "akd": mean_squared_logits}
-
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "SPKD": {"unlearn": "gradient_ascent", "restore": "spkd"},
-    "RKD": {"unlearn": "gradient_ascent", "restore": "rkd"},
-    "AKD": {"unlearn": "gradient_ascent", "restore": "akd"},
-    "GA_KD": {"unlearn": "gradient_ascent", "restore": "kd"},
-    "PL": {"unlearn": "pseudo_label", "restore": "none"},
-    "PL_SPKD": {"unlearn": "pseudo_label", "restore": "spkd"},
-    "PL_RKD": {"unlearn": "pseudo_label", "restore": "rkd"},
-    "PL_AKD": {"unlearn": "pseudo_label", "restore": "akd"},
-    "PL_KD": {"unlearn": "pseudo_label", "restore": "kd", "label_weight": 1.0, "restore_weight": 1.0},
-    "RL_SPKD": {"unlearn": "random_label", "restore": "spkd"},
-    "SPKD_IL": {"unlearn": "gradient_ascent", "restore": "spkd", "interleaved": True},
-    "AKD_IL": {"unlearn": "gradient_ascent", "restore": "akd", "interleaved": True},
-    "RKD_IL": {"unlearn": "gradient_ascent", "restore": "rkd", "interleaved": True, "label_weight": 20.0, "restore_weight": 20.0},
-    "SPKD_AL": {"unlearn": "gradient_ascent", "restore": "spkd", "layers": "all"},
-    "AKD_AL": {"unlearn": "gradient_ascent", "restore": "akd", "layers": "all"},
+GEOMETRY: dict[str, Kernel] = {
+    "spkd": similarity_preserving,
+    "rkd": relational,
+    "akd": mean_squared_logits,
+    "cka": misaligned,
+    "cka_spkd": misaligned_and_dissimilar,
 }
-"""The names of the source, and the fields that each stands for."""
-
-Name = Literal[
-    "SPKD", "RKD", "AKD", "GA_KD", "PL", "PL_SPKD", "PL_RKD", "PL_AKD", "PL_KD", "RL_SPKD",
-    "SPKD_IL", "AKD_IL", "RKD_IL", "SPKD_AL", "AKD_AL",
-]  # fmt: skip
 
 
 class Restoring(Method):
@@ -54,16 +39,21 @@ class Restoring(Method):
     prefix_field = "published"
     scenario_defaults = {"random": {"lr": 1e-3}, "subclass": {"lr": 1e-3}}
 
-    published: Name | None = hyper(None, "a name of the source, which decides the next six fields, as in unlearn_restore:PL_RKD")
+    published: Name | None = hyper(None, "a name of the source, which decides fields below, as in unlearn_restore:PL_RKD")
     unlearn: Literal["gradient_ascent", "pseudo_label", "random_label"] = hyper(
         "gradient_ascent", "what happens on the forget set: ascent, the original's best retained class, or a random wrong class"
     )
-    restore: Literal["spkd", "rkd", "akd", "kd", "none"] = hyper(
-        "spkd", "what is kept of the teacher on the retain set: similarities, distances and angles, features, logits; none: no restoring"
+    restore: Literal["spkd", "rkd", "akd", "kd", "cka", "cka_spkd", "none"] = hyper(
+        "spkd",
+        "what is kept of the teacher: similarities, distances and angles, features, logits, linear CKA, CKA and a tenth of similarities; "
+        "none: no restoring",
     )
+    restore_on: Literal["retain", "forget"] = hyper("retain", "the set whose geometry is restored")
+    crop: Fraction = hyper(1.0, "restore on one random crop of this share of the side in each step, scaled back; 1: whole pictures", gt=0)
     interleaved: Flag = hyper(False, "both in one step on a pair of batches, instead of one pass after the other")
     layers: Literal["features", "all"] = hyper("features", "restore the head's input alone, or the average over all blocks")
-    label_weight: NonNegativeFloat = hyper(10.0, "weight of the cross entropy on the retain set")
+    unlearn_weight: PositiveFloat = hyper(1.0, "weight of the loss on the forget set")
+    label_weight: NonNegativeFloat = hyper(10.0, "weight of the cross entropy on the set that is restored")
     restore_weight: PositiveFloat = hyper(10.0, "weight of what is restored", low=1.0, high=100.0, log=True)
     temperature: PositiveFloat = hyper(2.0, "temperature of restore=kd", low=1.0, high=4.0)
     lr: PositiveFloat = hyper(1e-4, "learning rate; 1e-5 on ImageNet in the source", low=1e-6, high=1e-2, log=True)
@@ -83,6 +73,12 @@ class Restoring(Method):
                 raise ValueError(f"published={self.published} means {key}={value}, got {getattr(self, key)}; leave one of them out")
         if self.layers == "all" and self.restore not in GEOMETRY:
             raise ValueError(f"layers=all restores features, and restore={self.restore} does not read them; use spkd, rkd or akd")
+        if self.layers == "all" and self.crop < 1:
+            raise ValueError("layers=all restores whole pictures; leave crop out")
+        if self.restore_on == "forget" and self.label_weight:
+            raise ValueError(
+                "restore_on=forget with label_weight above 0 teaches the labels that are to be forgotten; write label_weight=0"
+            )
         return self
 
     def phases(self, ctx: Context, kind: TeacherKind) -> Iterator[Phase]:
@@ -93,7 +89,7 @@ class Restoring(Method):
             kind: whose geometry is restored.
         """
         with ExitStack() as hooks:
-            terms = [self.leave(), *self.stay(ctx, kind, hooks)]
+            terms = [self.leave(kind), *self.stay(ctx, kind, hooks)]
             yield Phase(
                 terms,
                 epochs=self.epochs,
@@ -104,32 +100,50 @@ class Restoring(Method):
                 name="unlearn and restore" if len(terms) > 1 else "unlearn",
             )
 
-    def leave(self) -> Term:
-        """Return the term on the forget set."""
+    def leave(self, kind: TeacherKind) -> Term:
+        """Return the term on the forget set; pseudo labels are the teacher's."""
         if self.unlearn == "gradient_ascent":
-            return Term("forget", cross_entropy, weight=-1.0, name="ascent on forget")
-        target = pseudo_label if self.unlearn == "pseudo_label" else random_label("epoch")
-        return Term("forget", match(target), name=f"{self.unlearn} on forget")
+            return Term("forget", cross_entropy, weight=-self.unlearn_weight, name="ascent on forget")
+        target = partial(pseudo_label, kind=kind) if self.unlearn == "pseudo_label" else random_label("epoch")
+        return Term("forget", match(target), weight=self.unlearn_weight, name=f"{self.unlearn} on forget")
 
     def stay(self, ctx: Context, kind: TeacherKind, hooks: ExitStack) -> list[Term]:
-        """Return the terms on the retain set."""
+        """Return the terms on the set that is restored."""
         if self.restore == "none":
             return []
-        labels = Term("retain", cross_entropy, weight=self.label_weight, name="cross entropy on retain")
-        loss = match(teacher(kind), kl(self.temperature, scale=True))
-        if self.restore in GEOMETRY:
-            loss = imitate_features(kind, GEOMETRY[self.restore])
-        if self.layers == "all":
-            student = hooks.enter_context(BlockOutputs(ctx.architecture, ctx.model))
-            wanted = hooks.enter_context(BlockOutputs(ctx.architecture, ctx.teacher(kind)))
-            loss = imitate_blocks(kind, GEOMETRY[self.restore], student, wanted)
-        named = f"{self.restore} on retain"
-        return [labels, Term("retain", loss, weight=self.restore_weight, features=self.restore in GEOMETRY, name=named)]
+        loss, labels = self.likeness(ctx, kind, hooks), cross_entropy
+        if self.crop < 1:
+            move = random_crop(self.crop)
+            loss, labels = on_moved(move, loss, features=self.restore in GEOMETRY), on_moved(move, labels)
+        stream, where = self.restored(ctx), self.restore_on
+        terms = [Term(stream, labels, weight=self.label_weight, name=f"cross entropy on {where}")] if self.label_weight else []
+        return [*terms, Term(stream, loss, self.restore_weight, features=self.restore in GEOMETRY, name=f"{self.restore} on {where}")]
+
+    def restored(self, ctx: Context) -> str | Stream:
+        """Return the stream that is restored; a second pass over the forget set is a stream of its own."""
+        if self.restore_on == "retain" or self.interleaved:
+            return self.restore_on
+        forget = ctx.stream("forget")
+        return forget.subset(forget.index, name="forget again")
+
+    def likeness(self, ctx: Context, kind: TeacherKind, hooks: ExitStack) -> Loss:
+        """Return the loss that draws the student to the teacher."""
+        if self.restore not in GEOMETRY:
+            return match(teacher(kind), kl(self.temperature, scale=True))
+        if self.layers == "features":
+            return imitate_features(kind, GEOMETRY[self.restore])
+        student = hooks.enter_context(BlockOutputs(ctx.architecture, ctx.model))
+        wanted = hooks.enter_context(BlockOutputs(ctx.architecture, ctx.teacher(kind)))
+        return imitate_blocks(kind, GEOMETRY[self.restore], student, wanted)
 
 
-def pseudo_label(context: Context, batch: Batch) -> Tensor:
-    """Return the original's most likely class among the retained ones; where no class goes as a whole, its best wrong one."""
-    return retained_best(context, batch) if context.forget_classes else second_best(context, batch)
+def pseudo_label(context: Context, batch: Batch, kind: TeacherKind = "original") -> Tensor:
+    """Return a teacher's most likely class among the retained ones; where no class goes as a whole, its best wrong one, ``[B]``."""
+    logits = context.logits_of(kind, batch.x)
+    if not context.forget_classes:
+        return logits.scatter(1, batch.y[:, None], float("-inf")).argmax(dim=1)
+    logits[:, list(context.forget_classes)] = float("-inf")
+    return logits.argmax(dim=1)
 
 
 def imitate_features(kind: TeacherKind, kernel: Kernel) -> Loss:

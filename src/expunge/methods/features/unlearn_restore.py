@@ -2,15 +2,17 @@
 
 from expunge.engine.context import Context
 from expunge.engine.method import Steps
-from expunge.methods.features.two_phases import PUBLISHED, Restoring
+from expunge.methods.features.published_names import PUBLISHED
+from expunge.methods.features.two_phases import Restoring
 
 
 class UnlearnRestore(Restoring):
     """In every epoch one pass that leaves the forget set, then one that restores on the retain set what the original's features look like.
 
     The second pass minimises cross entropy plus a distillation loss to the original: the row-normalised similarities of a batch (spkd),
-    its relative distances and angles (rkd), the features themselves (akd) or the softened logits (kd). The source's names choose the
-    fields: ``unlearn_restore:PL_RKD``, or ``PL_RKD`` alone. Names without a restoring loss (``PL``) read the forget set alone.
+    its relative distances and angles (rkd), the features themselves (akd), their linear CKA (cka) or the softened logits (kd). The source's
+    names choose the fields: ``unlearn_restore:PL_RKD``, or ``PL_RKD`` alone. Names without a restoring loss (``PL``) read the forget set
+    alone.
 
     Source: Are We Truly Forgetting? (UUEF), arXiv 2503.06991: SGD 0.9 / 5e-4, lr 1e-5, 15 epochs, batches of 128, weights 10 and 10, on
     ImageNet and whole classes; PL_KD has weights 1 and 1, RKD_IL has 20 (read here as both). On the bundled Fashion-MNIST lr 1e-5 does
@@ -25,6 +27,8 @@ class UnlearnRestore(Restoring):
         "an interleaved epoch is one pass over the forget set, whichever set is longer",
         "where no class is forgotten as a whole, a pseudo label is the original's best wrong class; the best class would be the true one",
         "the teacher belongs to the run; the code keeps it on a function, where it leaks into the next run",
+        "a crop is a share of the side of any picture; the code crops 224 pixels",
+        "where the forget set alone is read (PL, RL_imagenet, AKD_aug, PL_SPKD_df), BatchNorm is frozen",
     )
 
     def steps(self, ctx: Context) -> Steps:

