@@ -1,12 +1,17 @@
 """Every scenario: what it promises about the forget set, and the requests that are refused before any work."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from expunge import config, registry
 from expunge.data.dataset import Data, from_tensors
-from expunge.data.split import Split, make_split
+from expunge.data.ranking import Ranking
+from expunge.data.scenarios.human_label_noise import COLUMNS
+from expunge.data.split import Split, make_split, validation_split
 from expunge.errors import BadInput
 
 CLASS_NAMES = ("ant", "bee", "cat", "dog", "eel")
@@ -23,12 +28,26 @@ def make_data() -> Data:
 DATA = make_data()
 LABELS = DATA.labels.numpy()
 TRAINABLE = make_split(DATA, config.build("scenarios", "random", "forget"), 0).train.tolist()
-EXAMPLES = {"ids": {"ids": TRAINABLE[3:40:4]}}
+FOLDER = tempfile.TemporaryDirectory()
+HUMAN = Path(FOLDER.name) / "human.npz"
+WRONG = np.arange(TRAIN) % 4 == 0
+np.savez(HUMAN, **{column: ((LABELS[:TRAIN] + WRONG) % 5).astype(np.uint8) for column in COLUMNS.values()})
+EXAMPLES = {"class": {"classes": 0}, "subclass": {"of_class": 0}, "ids": {"ids": TRAINABLE[3:40:4]}, "human_label_noise": {"file": HUMAN}}
 """Fields for the scenarios that mean nothing without any."""
 
 
+def make_ranking(index: np.ndarray) -> Ranking:
+    """Return made-up scores for every scenario that ranks examples; an example's scores do not depend on the others."""
+    thousands = index * 37 % 1000
+    memorization = thousands // 7 % 5 / 4
+    columns = {"memorization": memorization, "soft_memorization": memorization + thousands / 1e4, "separability": thousands / 500 - 1}
+    columns |= {"places": np.abs(thousands - 300.0), "weight": thousands / 1000, "loss": 1 - thousands / 1000}
+    return Ranking(index, columns, {"made": "up"})
+
+
 def split(name: str, seed: int = 0, data: Data = DATA, **fields) -> Split:
-    return make_split(data, config.build("scenarios", {"name": name, **fields}, "forget"), seed)
+    scenario = config.build("scenarios", {"name": name, **fields}, "forget")
+    return make_split(data, scenario, seed, ranking=make_ranking(validation_split(data, seed)[0]) if scenario.ranks else None)
 
 
 @pytest.fixture(params=registry.names("scenarios"))
@@ -38,15 +57,17 @@ def name(request) -> str:
 
 def test_parts_are_disjoint_and_cover_everything(name):
     made = split(name, **EXAMPLES.get(name, {}))
-    train = np.concatenate([made.forget, made.retain, made.validation, made.validation_forgotten])
+    excluded = made.unseen[made.unseen < TRAIN]
+    train = np.concatenate([made.forget, made.retain, made.unknown, made.validation, made.validation_forgotten, excluded])
     test = np.concatenate([made.test, made.test_forgotten])
     assert sorted(train.tolist()) == list(range(TRAIN))
     assert sorted(test.tolist()) == list(range(TRAIN, TRAIN + TEST))
-    assert len(made.unseen) and set(made.unseen.tolist()) <= set(test.tolist())
+    assert len(made.unseen) and len(excluded) in (0, len(made.unseen))
     for part in ("forget", "retain", "validation", "test", "unseen"):
         index = made.index(part)
         assert index.dtype == np.int64 and len(index) and (np.diff(index) > 0).all()
-    assert made.train.tolist() == sorted([*made.forget.tolist(), *made.retain.tolist()])
+    assert made.train.tolist() == sorted([*made.forget.tolist(), *made.retain.tolist(), *made.unknown.tolist()])
+    assert made.kept.tolist() == sorted([*made.retain.tolist(), *made.unknown.tolist()])
 
 
 def test_same_seed_same_split_and_validation_is_shared_by_all_scenarios(name):
@@ -59,7 +80,16 @@ def test_same_seed_same_split_and_validation_is_shared_by_all_scenarios(name):
 
 @pytest.mark.parametrize(
     "name, fields",
-    [("random", {}), ("subclass", {}), ("class", {"count": 2}), ("label_noise", {}), ("poisoned", {}), ("random", {"balanced": True})],
+    [
+        ("random", {}),
+        ("subclass", {"of_class": 0}),
+        ("class", {"count": 2}),
+        ("label_noise", {}),
+        ("poisoned", {}),
+        ("random", {"balanced": True}),
+        ("confusion", {}),
+        ("canaries", {}),
+    ],
 )
 def test_seed_zero_is_a_seed_and_seeds_differ(name, fields):
     scenario = config.build("scenarios", {"name": name, **fields}, "forget")
@@ -72,7 +102,8 @@ def test_seed_zero_is_a_seed_and_seeds_differ(name, fields):
 def test_scenario_survives_yaml(name):
     made = split(name, **EXAMPLES.get(name, {}))
     rebuilt = config.build("scenarios", config.parse_yaml(config.to_yaml(made.scenario), "forget"), "forget")
-    assert make_split(DATA, rebuilt, 0).content_hash == made.content_hash
+    ranking = make_ranking(np.array(TRAINABLE)) if rebuilt.ranks else None
+    assert make_split(DATA, rebuilt, 0, ranking=ranking).content_hash == made.content_hash
 
 
 def test_random_takes_a_share_or_a_number_and_smaller_sets_are_nested():
@@ -187,8 +218,11 @@ REFUSED = [
     ("class", {"count": 5}, "At least one must be left"),
     ("class", {"classes": True}, "forget.classes"),
     ("subclass", {"of_class": True}, "forget.of_class"),
-    ("subclass", {"count": 91}, "there are 90"),
+    ("subclass", {"of_class": 0, "count": 91}, "there are 90"),
     ("subclass", {"of_class": "cow"}, "no class 'cow'"),
+    ("class", {}, r"forget.classes: no class is named; pets has .*dog.*Write forget=class:"),
+    ("subclass", {}, r"forget.of_class: no class is named; pets has .*dog.*Write forget=subclass:"),
+    ("subclass", {"count": 5}, "no class is named"),
     ("ids", {}, "exactly one of them is needed"),
     ("ids", {"ids": []}, "the forget set is empty"),
     ("ids", {"ids": TRAINABLE}, "the whole training set"),
@@ -204,6 +238,23 @@ REFUSED = [
     ("poisoned", {"size": 7}, "does not fit"),
     ("poisoned", {"fraction": 0.95}, "of other classes than the target"),
     ("poisoned", {"target": "cow"}, "no class 'cow'"),
+    ("poisoned", {"known_fraction": 0.0}, "the forget set is empty"),
+    ("poisoned", {"known_fraction": 1.5}, "known_fraction: expected a number from 0 to 1"),
+    ("confusion", {"first": "bee", "second": 1}, "bee cannot be confused with itself"),
+    ("confusion", {"count": 3}, "expected an even number, got 3"),
+    ("confusion", {"fraction": 1.0}, "90 of each class are to be swapped, and one has 90"),
+    ("confusion", {"count": 182}, "there are 180"),
+    ("canaries", {"count": 1}, "the coin fell on one side"),
+    ("canaries", {"fraction": 0.0}, "the coin fell on one side|the forget set is empty"),
+    ("human_label_noise", {}, "forget.file: is missing"),
+    ("human_label_noise", {"file": "nothing.npz"}, "cannot be read"),
+    ("human_label_noise", {"file": str(HUMAN), "labels": "worse"}, "Did you mean 'worst'"),
+    ("human_label_noise", {"file": str(HUMAN), "known_fraction": 0.0}, "the forget set is empty"),
+    ("memorized", {"level": "middle"}, "Did you mean|Allowed: low, mid, high"),
+    ("memorized", {"level": "high", "count": 200}, "200 examples are to be forgotten, and 175 of 450 belong to this level"),
+    ("vulnerable", {"count": 226}, "expected 1 to 225, half of the training examples, got 226"),
+    ("entangled", {"fraction": 0.0}, "expected 1 to 225"),
+    ("worst_case", {"count": 3, "fraction": 0.1}, "one of the two is allowed"),
 ]
 
 
@@ -284,3 +335,122 @@ def test_square_is_white_on_dark_corners_and_an_invisible_one_is_refused():
         split("poisoned", data=dark, shade="black")
     with pytest.raises(BadInput, match="needs uint8 pictures"):
         split("poisoned", data=from_tensors(x / 255, y, tx / 255, ty))
+
+
+def known(name: str) -> Split:
+    fields = {"poisoned": {"count": 40}, "human_label_noise": {"file": HUMAN}}[name]
+    return split(name, known_fraction=0.25, **fields)
+
+
+@pytest.mark.parametrize("name", ["poisoned", "human_label_noise"])
+def test_what_was_not_found_stays_with_the_method_and_not_with_the_retrained_model(name):
+    made, manipulated = known(name), len(known(name).forget) + len(known(name).unknown)
+    assert len(made.forget) == round(0.25 * manipulated) and len(made.unknown) > 2 * len(made.forget)
+    assert set(made.alteration.index) == set(made.forget) | set(made.unknown)
+    assert not set(made.retain) & set(made.alteration.index)
+    assert (made.apply(DATA).labels.numpy()[made.unknown] != LABELS[made.unknown]).all()
+    assert set(made.unknown) <= set(made.kept) <= set(made.train)
+    everything = split(
+        name,
+        **{key: value for key, value in made.scenario.items() if key not in ("name", "known_fraction", "file")},
+        **EXAMPLES.get(name, {}),
+    )
+    assert everything.retain.tolist() == made.retain.tolist() and not len(everything.unknown)
+    assert everything.training_fingerprint("train") == made.training_fingerprint("train")
+    smaller = split(name, known_fraction=0.1, **{"poisoned": {"count": 40}, "human_label_noise": {"file": HUMAN}}[name])
+    assert set(smaller.forget) < set(made.forget)
+
+
+def test_confusion_swaps_two_classes_half_from_each():
+    made = split("confusion", first="cat", second="eel", count=20)
+    labels = made.apply(DATA).labels.numpy()
+    assert np.bincount(LABELS[made.forget], minlength=5).tolist() == [0, 0, 10, 0, 10]
+    assert (labels[made.forget] == 6 - LABELS[made.forget]).all()
+    assert (labels[made.retain] == LABELS[made.retain]).all() and (labels[made.test] == LABELS[made.test]).all()
+    assert made.swapped_test(DATA).tolist() == [i for i in made.test.tolist() if LABELS[i] in (2, 4)]
+    assert split("random").swapped_test(DATA) is None and made.alteration.swapped == (2, 4)
+
+
+def test_human_labels_are_used_in_training_and_the_wrong_ones_are_forgotten():
+    made = split("human_label_noise", file=HUMAN, labels="random2")
+    assert made.forget.tolist() == [i for i in TRAINABLE if WRONG[i]]
+    labels = made.apply(DATA).labels.numpy()
+    assert (labels[made.forget] == (LABELS[made.forget] + 1) % 5).all()
+    others = np.setdiff1d(np.arange(TRAIN + TEST), made.forget)
+    assert (labels[others] == LABELS[others]).all(), "validation and test pictures keep the right labels"
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (LABELS[:400], "has 500 training examples"),
+        ((LABELS[:TRAIN] + 1) % 5, "100% of its labels differ"),
+        (LABELS[:TRAIN] + 5, "labels go from 5 to 9; pets has 5 classes"),
+        (LABELS[:TRAIN] / 1.0, "is float64"),
+    ],
+)
+def test_human_labels_of_other_data_are_refused(tmp_path, labels, message):
+    np.savez(tmp_path / "labels.npz", worse_label=labels)
+    with pytest.raises(BadInput, match=message):
+        split("human_label_noise", file=tmp_path / "labels.npz")
+    with pytest.raises(BadInput, match="holds worse_label. It needs the array aggre_label"):
+        split("human_label_noise", file=tmp_path / "labels.npz", labels="aggregate")
+
+
+def test_canaries_are_in_by_a_coin_and_are_compared_with_those_left_out():
+    made = split("canaries", count=200)
+    canaries, flips = np.sort(np.concatenate([made.forget, made.unseen])), np.array([*made.notes["included"]]) == "1"
+    assert len(canaries) == 200 and (made.unseen < TRAIN).all() and not set(made.unseen) & set(made.train)
+    assert canaries[flips].tolist() == made.forget.tolist() and 70 < flips.sum() < 130
+    wrong = made.apply(DATA).labels.numpy()
+    assert (wrong[canaries] != LABELS[canaries]).all() and (wrong[made.retain] == LABELS[made.retain]).all()
+    shifts = (wrong[canaries] - LABELS[canaries]) % 5
+    for side in (flips, ~flips):
+        assert set(shifts[side].tolist()) == {1, 2, 3, 4}, "the wrong label would tell the coin"
+    sums = sum(np.array([*split("canaries", seed, count=200).notes["included"]]) == "1" for seed in range(20))
+    assert len(sums) == 200 and 1500 < sums.sum() < 2500
+
+
+RANKED = {
+    ("memorized", "high"): lambda s: -s["memorization"],
+    ("memorized", "mid"): lambda s: np.abs(s["memorization"] - 0.5),
+    ("memorized", "low"): lambda s: np.abs(s["memorization"]),
+    ("vulnerable", "high"): lambda s: -s["separability"],
+    ("vulnerable", "low"): lambda s: np.abs(s["separability"]),
+    ("entangled", "high"): lambda s: s["places"],
+    ("entangled", "low"): lambda s: s["places"],
+    ("worst_case", None): lambda s: -s["weight"],
+}
+
+
+@pytest.mark.parametrize("name, level", RANKED)
+def test_ranked_scenarios_take_the_first_examples(name, level):
+    fields = {"level": level} if level else {}
+    made, key = split(name, count=60, **fields), RANKED[name, level](make_ranking(np.arange(TRAIN)).scores)
+    assert len(made.forget) == 60 and key[made.forget].max() <= key[made.retain].min() and made.notes == {"made": "up"}
+    assert set(split(name, count=20, **fields).forget) < set(made.forget)
+
+
+@pytest.mark.parametrize("name", ["memorized", "vulnerable", "entangled", "worst_case"])
+def test_ranked_scenarios_balance_classes_and_refuse_what_they_do_not_know(name):
+    made = split(name, count=50, balanced=True)
+    assert np.bincount(LABELS[made.forget]).tolist() == [10] * 5
+    scenario = config.build("scenarios", name, "forget")
+    with pytest.raises(BadInput, match="there is no ranking"):
+        make_split(DATA, scenario, 0)
+    with pytest.raises(BadInput, match="about other training examples"):
+        make_split(DATA, scenario, 0, ranking=make_ranking(np.array(TRAINABLE[1:])))
+
+
+def test_ties_are_broken_by_the_seed_alone():
+    scenario, index = config.build("scenarios", "entangled", "forget"), np.array(TRAINABLE)
+    flat = Ranking(index, {"places": np.ones(len(index))})
+    chosen = [tuple(scenario.first(LABELS[index], flat, seed)) for seed in (0, 1, 2, 2)]
+    assert len(set(chosen)) == 3 and chosen[2] == chosen[3]
+
+
+@pytest.mark.parametrize("models", [4, 10, 15])
+@pytest.mark.parametrize("name", ["memorized", "vulnerable"])
+def test_pools_that_cannot_be_halved_are_refused(name, models):
+    with pytest.raises(BadInput, match="forget.models"):
+        config.build("scenarios", {"name": name, "models": models}, "forget").check(np.array(TRAINABLE))

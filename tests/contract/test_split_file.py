@@ -30,6 +30,9 @@ REQUESTS = [
     {"name": "class", "classes": [1, 2]},
     {"name": "label_noise", "count": 12},
     {"name": "poisoned", "count": 8},
+    {"name": "poisoned", "count": 10, "known_fraction": 0.4},
+    {"name": "confusion", "count": 6},
+    {"name": "canaries", "count": 30},
 ]
 
 
@@ -37,14 +40,14 @@ def split(request, data: Data = DATA, seed: int = 0) -> Split:
     return make_split(data, config.build("scenarios", request, "forget"), seed)
 
 
-@pytest.mark.parametrize("request_", REQUESTS, ids=[r["name"] for r in REQUESTS])
+@pytest.mark.parametrize("request_", REQUESTS, ids=[f"{number}-{r['name']}" for number, r in enumerate(REQUESTS)])
 def test_file_gives_back_the_split(tmp_path, request_):
     made = split(request_)
     made.save(tmp_path / "split.json")
     found = Split.load(tmp_path / "split.json", DATA)
     for part in PARTS:
         assert found.index(part).tolist() == made.index(part).tolist() and found.index(part).dtype == np.int64
-    for field in ("forget_classes", "kind", "scenario", "seed", "validation_fraction", "data_fingerprint", "duplicates"):
+    for field in ("forget_classes", "kind", "scenario", "seed", "validation_fraction", "data_fingerprint", "duplicates", "notes"):
         assert getattr(found, field) == getattr(made, field)
     assert found.content_hash == made.content_hash and found.fingerprint == made.content_hash[:16]
     assert found.apply(DATA).fingerprint == made.apply(DATA).fingerprint
@@ -52,7 +55,7 @@ def test_file_gives_back_the_split(tmp_path, request_):
     assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
 
 
-@pytest.mark.parametrize("request_", REQUESTS, ids=[r["name"] for r in REQUESTS])
+@pytest.mark.parametrize("request_", REQUESTS, ids=[f"{number}-{r['name']}" for number, r in enumerate(REQUESTS)])
 def test_any_change_of_the_file_is_noticed(tmp_path, request_):
     path = tmp_path / "split.json"
     split(request_).save(path)
@@ -107,7 +110,7 @@ def test_requests_share_originals_exactly_when_they_train_on_the_same_examples()
     one, two = split(REQUESTS[0]), split(REQUESTS[1])
     assert one.training_fingerprint("train") == two.training_fingerprint("train")
     assert one.training_fingerprint("retain") != two.training_fingerprint("retain")
-    prints = {split(request, seed=seed).training_fingerprint("train") for request in REQUESTS for seed in (0, 1)}
+    prints = {split(request, seed=seed).training_fingerprint("train") for request in REQUESTS[:4] for seed in (0, 1)}
     assert len(prints) == 2 * 3
     noisy = split(REQUESTS[2])
     clean = split({"name": "ids", "ids": noisy.forget.tolist()})

@@ -1,25 +1,28 @@
 """Request -> forget, retain, validation and test: one file that every model of a comparison shares."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
 from expunge.data.dataset import Data
-from expunge.data.scenario import Alteration, Scenario
+from expunge.data.scenario import Alteration, Choice, Scenario
 from expunge.data.split_file import alteration_from, alteration_tree, from_ranges, hash_tree, to_ranges
 from expunge.engine import randomness
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput
 from expunge.runs import atomic_write, read_json
 
+if TYPE_CHECKING:
+    from expunge.data.ranking import Ranking
+
 __all__ = ["PARTS", "Alteration", "Scenario", "Split", "make_split", "validation_split"]
 
-PARTS = ("forget", "retain", "validation", "test", "unseen", "test_forgotten", "validation_forgotten")
+PARTS = ("forget", "retain", "validation", "test", "unseen", "test_forgotten", "validation_forgotten", "unknown")
 FORMAT = "expunge split 1"
 
 
@@ -27,15 +30,16 @@ FORMAT = "expunge split 1"
 class Split:
     """Which examples are what, as canonical indices (int64 arrays, ascending).
 
-    ``forget``, ``retain``, ``validation`` and ``validation_forgotten`` are together all training examples, ``test`` and
-    ``test_forgotten`` all test examples; no example is in two of them.
+    ``forget``, ``retain``, ``unknown``, ``validation``, ``validation_forgotten`` and the training examples of ``unseen``, if it has any,
+    are together all training examples, ``test`` and ``test_forgotten`` all test examples; no example is in two of them.
 
     Attributes:
         forget: what is to be forgotten.
-        retain: what is left of the training set.
+        retain: what is left of the training set: what a retrained model is trained on.
         validation: trains no model; for decisions.
         test: trains no model; for results. Without the classes that are forgotten as a whole.
-        unseen: what the forget set is compared with: test examples of the same classes, which no model has seen.
+        unseen: what the forget set is compared with, which no model has seen: test examples of the same classes, or the training
+            examples that a scenario excludes.
         test_forgotten: test examples of the classes that are forgotten as a whole.
         validation_forgotten: likewise of the validation examples. A stopping rule that saw them would reward not forgetting.
         forget_classes: the classes that are forgotten as a whole.
@@ -47,6 +51,9 @@ class Split:
         duplicates: how many examples have an exact copy elsewhere: ``forget_in_retain``, ``forget_in_test``, ``retain_in_test``;
             empty for streamed data, whose content is not read for it.
         alteration: how training data differs from the data set; None for not at all.
+        unknown: trained on and manipulated like the forget set, but not in the request: methods get them as retained data, and retrained
+            models are trained without them. Empty unless a scenario says that only a part was found.
+        notes: plain values about the choice: how it was made and what independent models say about it.
     """
 
     forget: np.ndarray
@@ -64,11 +71,18 @@ class Split:
     data_fingerprint: str
     duplicates: dict[str, int]
     alteration: Alteration | None = None
+    unknown: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def train(self) -> np.ndarray:
-        """What the original model is trained on: forget and retain."""
-        return np.sort(np.concatenate([self.forget, self.retain]))
+        """What the original model is trained on: forget, retain and unknown."""
+        return np.sort(np.concatenate([self.forget, self.kept]))
+
+    @property
+    def kept(self) -> np.ndarray:
+        """What a method is given as retained data: retain and unknown."""
+        return np.sort(np.concatenate([self.retain, self.unknown]))
 
     @cached_property
     def content_hash(self) -> str:
@@ -143,6 +157,12 @@ class Split:
         triggered[chosen] = True
         return Stream("triggered_test", source.altered(labels, self.alteration.trigger, triggered), chosen)
 
+    def swapped_test(self, data: Data) -> np.ndarray | None:
+        """Return the test examples of two confused classes, int64, ascending; None where no labels are swapped."""
+        if self.alteration is None or self.alteration.swapped is None:
+            return None
+        return self.test[np.isin(data.labels.numpy()[self.test], self.alteration.swapped)]
+
     def check(self, data: Data) -> None:
         """Compare the split with data.
 
@@ -185,19 +205,20 @@ class Split:
                 "the split file was changed or damaged: its content does not fit its hash.",
                 "Restore it or make the split again.",
             )
-        parts: dict[str, Any] = {part: from_ranges(tree["parts"][part]) for part in PARTS}
+        parts: dict[str, Any] = {part: from_ranges(tree["parts"].get(part, "")) for part in PARTS}
         split = cls(
             **parts,
             **{key: tree[key] for key in ("kind", "scenario", "seed", "validation_fraction", "data_fingerprint", "duplicates")},
             forget_classes=tuple(tree["forget_classes"]),
             alteration=alteration_from(tree["alteration"]),
+            notes=tree.get("notes", {}),
         )
         if data is not None:
             split.check(data)
         return split
 
 
-def make_split(data: Data, scenario: Scenario, seed: int, validation_fraction: float = 0.1) -> Split:
+def make_split(data: Data, scenario: Scenario, seed: int, validation_fraction: float = 0.1, ranking: "Ranking | None" = None) -> Split:
     """Return which examples are forgotten, kept, and held out.
 
     Validation depends on the data, the seed and the fraction only, so that one original model serves every scenario.
@@ -207,15 +228,16 @@ def make_split(data: Data, scenario: Scenario, seed: int, validation_fraction: f
         scenario: what is forgotten.
         seed: any integer from 0.
         validation_fraction: share of each class that is held out of training, at least one example where a class has two.
+        ranking: what models say about the candidates, for scenarios that declare ``ranks``.
 
     Raises:
         BadInput: the forget set is empty, everything, or not part of the training set; or nothing is left to compare it with.
     """
     candidates, validation = validation_split(data, seed, validation_fraction)
     labels = data.labels.numpy()
-    chosen = np.asarray(scenario.choose(data, candidates, seed), dtype=np.int64)
-    forget = _checked_forget(chosen, data, candidates, validation)
-    retain = np.setdiff1d(candidates, forget)
+    choice = scenario.divide(data, candidates, seed, ranking)
+    forget = _checked_forget(np.asarray(choice.forget, dtype=np.int64), data, candidates, validation)
+    retain, named = _checked_rest(choice, forget, candidates)
     touched = np.unique(labels[forget])
     whole = np.setdiff1d(touched, labels[retain])
     test = data.test_index.numpy()
@@ -223,7 +245,7 @@ def make_split(data: Data, scenario: Scenario, seed: int, validation_fraction: f
     held_out = {
         "test": test[~np.isin(labels[test], whole)],
         "test_forgotten": test[np.isin(labels[test], whole)],
-        "unseen": test[np.isin(labels[test], compared)],
+        "unseen": np.sort(choice.excluded) if len(choice.excluded) else test[np.isin(labels[test], compared)],
         "validation": validation[~np.isin(labels[validation], whole)],
         "validation_forgotten": validation[np.isin(labels[validation], whole)],
     }
@@ -239,7 +261,9 @@ def make_split(data: Data, scenario: Scenario, seed: int, validation_fraction: f
         validation_fraction=validation_fraction,
         data_fingerprint=data.fingerprint,
         duplicates=_count_duplicates(data, forget, retain, test),
-        alteration=scenario.alter(data, forget, seed),
+        alteration=scenario.alter(data, named, seed),
+        unknown=np.sort(choice.unknown),
+        notes=choice.notes,
     )
 
 
@@ -298,6 +322,17 @@ def _checked_forget(forget: np.ndarray, data: Data, candidates: np.ndarray, vali
             "forget", f"the forget set is the whole training set of {len(candidates)} examples.", "Keep some: a model needs data."
         )
     return unique
+
+
+def _checked_rest(choice: Choice, forget: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is retained, and all that the scenario names, both ascending."""
+    named = np.sort(np.concatenate([forget, choice.unknown, choice.excluded]))
+    if (np.diff(named) == 0).any() or not np.isin(named, candidates).all():
+        raise BadInput("forget", "the scenario names an example twice, or one that no model may be trained on.", "Mend the scenario.")
+    retain = np.setdiff1d(candidates, named)
+    if not len(retain):
+        raise BadInput("forget", "nothing is left for a retrained model.", "Choose a smaller count or fraction: a model needs data.")
+    return retain, named
 
 
 def _some(index: np.ndarray) -> str:
@@ -361,4 +396,5 @@ def _to_tree(split: Split) -> dict[str, Any]:
         "sizes": {part: len(getattr(split, part)) for part in PARTS},
         "parts": {part: to_ranges(getattr(split, part)) for part in PARTS},
         "alteration": alteration_tree(split.alteration),
+        "notes": split.notes,
     }

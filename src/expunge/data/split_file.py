@@ -41,7 +41,13 @@ def alteration_tree(alteration: Alteration | None, within: np.ndarray | None = N
         return None
     trigger = alteration.trigger and {"size": alteration.trigger.size, "value": alteration.trigger.value}
     labels = " ".join(map(str, alteration.labels[kept].tolist()))
-    return {"index": to_ranges(alteration.index[kept]), "labels": labels, "trigger": trigger, "target": alteration.target}
+    return {
+        "index": to_ranges(alteration.index[kept]),
+        "labels": labels,
+        "trigger": trigger,
+        "target": alteration.target,
+        "swapped": alteration.swapped and list(alteration.swapped),
+    }
 
 
 def alteration_from(tree: dict[str, Any] | None) -> Alteration | None:
@@ -49,4 +55,11 @@ def alteration_from(tree: dict[str, Any] | None) -> Alteration | None:
     if tree is None:
         return None
     labels = np.array([int(label) for label in tree["labels"].split()], dtype=np.int64)
-    return Alteration(from_ranges(tree["index"]), labels, tree["trigger"] and Trigger(**tree["trigger"]), tree["target"])
+    swapped = tree.get("swapped")
+    return Alteration(
+        from_ranges(tree["index"]),
+        labels,
+        tree["trigger"] and Trigger(**tree["trigger"]),
+        tree["target"],
+        (swapped[0], swapped[1]) if swapped else None,
+    )

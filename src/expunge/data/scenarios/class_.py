@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 
 from expunge.config import Integer, PositiveInt, Text, hyper
 from expunge.data.dataset import Data
-from expunge.data.scenario import Scenario, class_number, pick
+from expunge.data.scenario import Scenario, class_number, pick, unnamed
 from expunge.errors import BadInput
 
 
@@ -28,7 +28,7 @@ class Class(Scenario):
     kind = "class"
     prefix_field = "classes"
 
-    classes: Classes | None = hyper(None, "names or numbers, one or a list; class 0 if nothing else is given")
+    classes: Classes | None = hyper(None, "names or numbers, one or a list")
     count: PositiveInt | None = hyper(None, "this many classes at random, instead of a list")
     file: Path | None = hyper(None, "a text file with one name or number a line, instead of a list")
 
@@ -47,7 +47,9 @@ class Class(Scenario):
                     "forget.count", f"{data.name} has {data.num_classes} classes, got {self.count}.", "At least one must be left."
                 )
             return pick(np.arange(data.num_classes), self.count, seed, "forget/classes")
-        wanted = _read(self.file) if self.file else (0,) if self.classes is None else self.classes
+        if self.file is None and self.classes is None:
+            raise unnamed(data, "forget.classes", "class")
+        wanted = _read(self.file) if self.file else self.classes or ()
         labels = [class_number(data, name, f"forget.{given[0] if given else 'classes'}") for name in wanted]
         if len(set(labels)) < len(labels):
             raise BadInput("forget.classes", f"a class is named more than once: {', '.join(map(str, wanted))}.", "Name each class once.")

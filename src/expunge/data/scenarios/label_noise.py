@@ -30,10 +30,10 @@ class LabelNoise(Scenario):
             raise BadInput("forget", f"{data.name} has one class, so that no label can be wrong.")
         return pick(candidates, how_many(self.fraction, self.count, len(candidates), default=0.1), seed, "forget/label_noise")
 
-    def alter(self, data: Data, forget: np.ndarray, seed: int) -> Alteration:
+    def alter(self, data: Data, chosen: np.ndarray, seed: int) -> Alteration:
         """Return the wrong labels; none equals the right one."""
-        index = torch.from_numpy(forget)
+        index = torch.from_numpy(chosen)
         shift = torch.ones_like(index)
         if self.noise == "uniform":
             shift += randomness.integers(seed, "forget/wrong_label", 0, index, data.num_classes - 1)
-        return Alteration(forget, ((data.labels[index] + shift) % data.num_classes).numpy())
+        return Alteration(chosen, ((data.labels[index] + shift) % data.num_classes).numpy())

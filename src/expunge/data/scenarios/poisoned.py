@@ -8,16 +8,23 @@ import torch
 from expunge.config import Fraction, Integer, PositiveInt, Text, hyper
 from expunge.data.augmentation import Trigger
 from expunge.data.dataset import Data
-from expunge.data.scenario import Alteration, Scenario, class_number, how_many, pick
+from expunge.data.scenario import Alteration, Choice, Scenario, class_number, how_many, part_known, pick
 from expunge.errors import BadInput
 
 VALUES = {"black": 0, "white": 255}
 
 
 class Poisoned(Scenario):
-    """Train with a small square on some pictures that are all labelled as one class, then forget these pictures."""
+    """Train with a small square on some pictures that are all labelled as one class, then forget these pictures.
 
-    source = "Jia et al., Model sparsity can simplify machine unlearning, NeurIPS 2023, arXiv 2304.04934: Trojan cleanse"
+    With ``known_fraction`` below 1 only a part of them was found: the others stay in the retained data of a method. Retrained models are
+    trained on clean pictures alone, which is what the user wants and what training without the forget set would not give.
+    """
+
+    source = (
+        "Jia et al., Model sparsity can simplify machine unlearning, NeurIPS 2023, arXiv 2304.04934: Trojan cleanse; partial knowledge: "
+        "Goel et al., Corrective machine unlearning, TMLR 2024, arXiv 2402.14015"
+    )
     deviations = (
         "Pictures of the target class are neither poisoned nor counted as successes of the attack.",
         "The square is white for data whose corners are black anyway.",
@@ -30,6 +37,7 @@ class Poisoned(Scenario):
     count: PositiveInt | None = hyper(None, "number of pictures, instead of a fraction")
     size: PositiveInt = hyper(4, "side of the square in pixels")
     shade: Literal["contrast", "black", "white"] = hyper("contrast", "black, but white where black would change too few pictures")
+    known_fraction: Fraction = hyper(1.0, "share of the poisoned pictures that was found and is to be forgotten")
 
     def choose(self, data: Data, candidates: np.ndarray, seed: int) -> np.ndarray:
         """Return the indices that are poisoned; see `expunge.data.scenario.Scenario.choose`."""
@@ -41,13 +49,17 @@ class Poisoned(Scenario):
             raise BadInput("forget.fraction", f"{count} pictures are to be poisoned, {len(members)} are of other classes than the target.")
         return pick(members, count, seed, "forget/poisoned")
 
-    def alter(self, data: Data, forget: np.ndarray, seed: int) -> Alteration:
+    def divide(self, data: Data, candidates: np.ndarray, seed: int, ranking: object = None) -> Choice:
+        """Return a request for the poisoned pictures that were found; see `expunge.data.scenario.Scenario.divide`."""
+        return part_known(self.choose(data, candidates, seed), self.known_fraction, seed)
+
+    def alter(self, data: Data, chosen: np.ndarray, seed: int) -> Alteration:
         """Return the target labels and the square.
 
         Raises:
             BadInput: the square would change fewer than nine tenths of the pictures.
         """
-        corner = self._corner(data, forget)
+        corner = self._corner(data, chosen)
         shades = ("black", "white") if self.shade == "contrast" else (self.shade,)
         changed = {shade: float((corner != VALUES[shade] / 255).flatten(1).any(1).float().mean()) for shade in shades}
         shade = next((shade for shade in shades if changed[shade] >= 0.9), None)
@@ -55,7 +67,7 @@ class Poisoned(Scenario):
             found = " and ".join(f"a {shade} square changes {changed[shade]:.0%}" for shade in shades)
             raise BadInput("forget.shade", f"{found} of the pictures; 90% are needed.", "Choose another shade or a larger size.")
         target = class_number(data, self.target, "forget.target")
-        return Alteration(forget, np.full(len(forget), target, dtype=np.int64), Trigger(self.size, VALUES[shade]), target)
+        return Alteration(chosen, np.full(len(chosen), target, dtype=np.int64), Trigger(self.size, VALUES[shade]), target)
 
     def _check_pictures(self, data: Data) -> None:
         if not data.source.is_picture:

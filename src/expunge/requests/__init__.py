@@ -1,0 +1,1 @@
+"""Deletion requests that arrive one after another."""
