@@ -173,11 +173,8 @@ def _redistribution(world: World, model: nn.Module, reference: nn.Module) -> flo
 
 
 def _label_probe(world: World, model: nn.Module) -> float:
-    retain, validation = world.read(model, "retain"), world.read(model, "validation")
-    if world.kind == "class":
-        few, _ = world.taught(model)
-        return probe.linear_probe(join(retain, few), validation, world.read(model, "unseen"), balanced=True).accuracy
-    return probe.linear_probe(retain, validation, world.read(model, "forget")).accuracy
+    retain, validation, forget, unseen = (world.read(model, part) for part in ("retain", "validation", "forget", "unseen"))
+    return probe.label_probe(retain, validation, forget, unseen, taught=world.taught(model)[0] if world.kind == "class" else None).accuracy
 
 
 def _membership_probe(world: World, model: nn.Module) -> float:

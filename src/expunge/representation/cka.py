@@ -87,6 +87,22 @@ def all_layers(batches: Iterable[tuple[dict[str, np.ndarray], dict[str, np.ndarr
     return *names, np.array(values)
 
 
+def grams(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the centred kernel matrices of several blocks' outputs ``[n, D]``, float32 ``[blocks, n, n]``: all that CKA needs of them."""
+    return np.stack([_gram(_centred(value)) for value in blocks]).astype(np.float32)
+
+
+def of_grams(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the unbiased CKA of every pair of blocks of two models, float64 ``[A, B]``, from `grams` on the same n examples.
+
+    Raises:
+        NotEnoughEvidence: as for `unbiased`.
+    """
+    a, b = (np.asarray(part, dtype=np.float64) for part in (first, second))
+    own = [[_hsic_of_grams(gram, gram) for gram in part] for part in (a, b)]
+    return np.array([[_ratio(_hsic_of_grams(one, two), own[0][i], own[1][j]) for j, two in enumerate(b)] for i, one in enumerate(a)])
+
+
 def hsic(x: np.ndarray, y: np.ndarray) -> float:
     """Return the unbiased estimate of HSIC with linear kernels, for features ``[n, D1]`` and ``[n, D2]``, n >= 4.
 

@@ -21,6 +21,8 @@ def frechet(x: np.ndarray, y: np.ndarray) -> float:
     if min(len(x), len(y)) < 2:
         raise NotEnoughEvidence(f"a Frechet distance needs 2 examples on each side, there are {len(x)} and {len(y)}")
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if max(len(a), len(b)) <= x.shape[1]:
+        return _of_few(a, b)
     return frechet_of_moments(a.mean(axis=0), _covariance(a), b.mean(axis=0), _covariance(b))
 
 
@@ -31,6 +33,14 @@ def frechet_of_moments(mean: np.ndarray, covariance: np.ndarray, other_mean: np.
     cross = np.sqrt(np.clip(middle, 0, None)).sum()
     value = np.square(mean - other_mean).sum() + np.trace(covariance) + np.trace(other_covariance) - 2 * cross
     return float(max(0.0, value))
+
+
+def _of_few(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the distance of fewer examples than columns: the cross term is the sum of the singular values of A B', n1 by n2."""
+    shift = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
+    first, second = ((part - part.mean(axis=0)) / np.sqrt(len(part) - 1) for part in (a, b))
+    cross = np.linalg.svd(first @ second.T, compute_uv=False).sum()
+    return float(max(0.0, shift + np.square(first).sum() + np.square(second).sum() - 2 * cross))
 
 
 def _covariance(x: np.ndarray) -> np.ndarray:

@@ -53,10 +53,7 @@ def residual_knowledge(
     Source: Hsu et al., Residual Knowledge, arXiv 2601.22359 (the ratio of the two rates, uniform in a ball); the signed gap and the
         fractions are ours.
     """
-    ours, theirs = (
-        np.stack([_right(net, forget, radius, draw, ball, seed) for draw in range(draws)], axis=1) for net in (model, reference)
-    )
-    means = ours.mean(axis=1), theirs.mean(axis=1)
+    means = [right_shares(net, forget, radius, draws, ball, seed) for net in (model, reference)]
     rate, reference_rate = float(means[0].mean()), float(means[1].mean())
     return Residual(
         rate,
@@ -66,6 +63,18 @@ def residual_knowledge(
         float((means[0] > means[1]).mean()),
         float((means[0] < means[1]).mean()),
     )
+
+
+def right_shares(model: nn.Module, forget: Stream, radius: float = 0.03, draws: int = 20, ball: Ball = "linf", seed: int = 0) -> np.ndarray:
+    """Return the share of each example's perturbations that a model classifies right, float64 ``[n]``.
+
+    Arguments as for `residual_knowledge`.
+    """
+    right = []
+    for draw in range(draws):
+        logits, labels = _answers(model, forget, radius, draw, ball, seed)
+        right.append(logits.argmax(axis=1) == labels)
+    return np.mean(right, axis=0)
 
 
 def signed_gap(
@@ -96,11 +105,6 @@ def perturb(x: Tensor, index: Tensor, radius: float, draw: int = 0, ball: Ball =
         length = randomness.uniform(seed, "neighbourhood/length", 0, index.cpu(), draw) ** (1 / size)
         step = direction / direction.norm(dim=1, keepdim=True) * length[:, None]
     return (x + radius * step.to(x.device, x.dtype).reshape(x.shape)).clamp(0, 1)
-
-
-def _right(model: nn.Module, stream: Stream, radius: float, draw: int, ball: Ball, seed: int) -> np.ndarray:
-    logits, labels = _answers(model, stream, radius, draw, ball, seed)
-    return logits.argmax(axis=1) == labels
 
 
 @torch.no_grad()

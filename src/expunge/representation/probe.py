@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from expunge.metrics import roc, scores
-from expunge.representation.features import Reading
+from expunge.representation.features import Reading, join
 from expunge.statistics import NotEnoughEvidence
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
@@ -75,6 +75,38 @@ def linear_probe(
             best = right, strength, float(np.mean(classifier.predict(target) == asked.labels))
     assert best is not None
     return Probe(best[2], len(asked.labels), best[1], best[0])
+
+
+def label_probe(
+    retain: Reading,
+    validation: Reading,
+    forget: Reading,
+    unseen: Reading,
+    *,
+    taught: Reading | None = None,
+    strengths: tuple[float, ...] = STRENGTHS,
+    iterations: int = 1000,
+) -> Probe:
+    """Return how well a new head on frozen features names the classes of forgotten examples, as fits the kind of request.
+
+    Where whole classes are forgotten the head is fitted on retain examples and a few forgotten ones, every class weighing the same, and is
+    asked about unseen examples; otherwise it is fitted on retain examples alone and is asked about the forget set.
+
+    Args:
+        retain: what stays.
+        validation: chooses C.
+        forget: the forget set.
+        unseen: unseen examples of the forgotten classes.
+        taught: a few forgotten examples of each class where whole classes are forgotten; None otherwise.
+        strengths: candidates for C, ascending.
+        iterations: limit of the solver.
+
+    Raises:
+        NotEnoughEvidence: see `linear_probe`.
+    """
+    if taught is None:
+        return linear_probe(retain, validation, forget, strengths, iterations=iterations)
+    return linear_probe(join(retain, taught), validation, unseen, strengths, balanced=True, iterations=iterations)
 
 
 def membership_probe(members: np.ndarray, nonmembers: np.ndarray, folds: int = 5, strength: float = 0.01, seed: int = 0) -> roc.Area:

@@ -70,7 +70,14 @@ class Curve(NamedTuple):
         return float(_area(self.accuracy - self.accuracy[0]))
 
 
-def retain_only(model: nn.Module, retain: Stream, watched: Stream, epochs: int = max(MARKS), training: Training | None = None) -> Curve:
+def retain_only(
+    model: nn.Module,
+    retain: Stream,
+    watched: Stream,
+    epochs: int = max(MARKS),
+    training: Training | None = None,
+    note: Callable[[float], None] | None = None,
+) -> Curve:
     """Return the accuracy on watched examples while a copy is trained on retain examples alone.
 
     No watched example is trained on, so that any rise beyond a retrained model's is knowledge that was there. A wholly forgotten class
@@ -83,6 +90,7 @@ def retain_only(model: nn.Module, retain: Stream, watched: Stream, epochs: int =
         watched: the forget set, or unseen examples of its class; disjoint from retain.
         epochs: how long.
         training: how.
+        note: hears each accuracy as it is found, so that those before a divergence are known.
 
     Raises:
         BadInput: an example is in both streams, or one is empty.
@@ -92,13 +100,16 @@ def retain_only(model: nn.Module, retain: Stream, watched: Stream, epochs: int =
     """
     _check_apart(retain, watched)
     work = copy.deepcopy(model)
-    curve = [accuracy(work, watched)]
+    curve: list[float] = []
 
-    def note(context: Context, progress: Progress) -> bool:
-        curve.append(accuracy(context.model, watched))
+    def measure(net: nn.Module) -> bool:
+        curve.append(accuracy(net, watched))
+        if note is not None:
+            note(curve[-1])
         return False
 
-    _train(work, None, retain, epochs, training or Training(), stop=note)
+    measure(work)
+    _train(work, None, retain, epochs, training or Training(), stop=lambda context, progress: measure(context.model))
     return Curve(np.arange(epochs + 1), np.array(curve))
 
 
@@ -262,8 +273,8 @@ def split_shots(forget: Stream, shots: int, seed: int = 0) -> tuple[Stream, Stre
     return forget.subset(taken, "taught"), forget.subset(rest, "asked")
 
 
-def prototype_accuracy(known: Reading, shots: Reading, asked: Reading) -> float:
-    """Return the share of examples whose nearest class mean by cosine is that of their class.
+def prototype_predictions(known: Reading, shots: Reading, asked: Reading) -> np.ndarray:
+    """Return the class whose mean is nearest by cosine, for each example that is asked about.
 
     The means of kept classes are those of retain features, those of forgotten classes of a few shots. No training: what it finds is in the
     encoder. Features are centred at the mean of the class means first.
@@ -282,7 +293,12 @@ def prototype_accuracy(known: Reading, shots: Reading, asked: Reading) -> float:
     means = np.stack([features[labels == label].mean(axis=0) for label in classes])
     centre = means.mean(axis=0)
     cosine = _unit(asked.features - centre) @ _unit(means - centre).T
-    return float(np.mean(classes[cosine.argmax(axis=1)] == asked.labels))
+    return classes[cosine.argmax(axis=1)]
+
+
+def prototype_accuracy(known: Reading, shots: Reading, asked: Reading) -> float:
+    """Return the share of examples whose nearest class mean by cosine is that of their class; see `prototype_predictions`."""
+    return float(np.mean(prototype_predictions(known, shots, asked) == asked.labels))
 
 
 @torch.no_grad()
