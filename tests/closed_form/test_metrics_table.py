@@ -1,29 +1,46 @@
 """Views, components and the table: references first, bands, controls, words."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
 
 from expunge import registry, statistics
+from expunge.attacks.margins import IN, design
 from expunge.errors import BadInput
 from expunge.metrics import Failure, Target, View, default_metrics, evaluate, verdict
-from expunge.metrics.metric import Metric
+from expunge.metrics.metric import TIERS, Estimate, Metric
+from expunge.metrics.view import Reference
+from expunge.statistics import NotEnoughEvidence
 
 PARTS = {"forget": 300, "retain": 1500, "validation": 100, "test": 600, "unseen": 600}
 TRAINED, NEW = 7.0, 3.0
 
 
+BASE_MODELS = 8
+
+
+@cache
+def reference(position: int, part: str, count: int) -> Reference:
+    """Return base models that know the data as new examples, and those that they were trained on better."""
+    trained = part in ("forget", "retain")
+    inside = design(BASE_MODELS, count, 2, position) == IN if trained else np.zeros((BASE_MODELS, count), dtype=bool)
+    margins = NEW + np.random.default_rng([position, 1]).normal(size=(BASE_MODELS, count)) + inside * (TRAINED - NEW)
+    return Reference(margins.astype(np.float32), inside)
+
+
 def model(seed: int, **height: float) -> View:
     """Return a model whose true-class logit is raised by ``height[part]`` over noise: more = better known."""
-    made, logits, labels = np.random.default_rng(seed), {}, {}
-    parts = {**PARTS, **{part: 100 for part in ("test_forgotten", "triggered") if part in height}}
+    made, logits, labels, references = np.random.default_rng(seed), {}, {}, {}
+    parts = {**PARTS, **{part: 100 for part in ("test_forgotten", "triggered", "swapped") if part in height}}
     for position, (part, count) in enumerate(parts.items()):
         y = np.random.default_rng(position).integers(0, 5, count)
         z = made.normal(size=(count, 5))
         z[np.arange(count), y] += height.get(part, NEW)
         logits[part], labels[part] = z.astype(np.float32), y
-    return View(logits, labels)
+        references[part] = reference(position, part, count)
+    return View(logits, labels, references)
 
 
 def originals(count: int = 4) -> list[View]:
@@ -43,6 +60,17 @@ def cells(table: dict, row: str) -> dict:
 
 
 NAMES = [name for name in registry.names("metrics") if name != "metric"]
+OUTSIDE = [name for name in NAMES if not registry.find("metrics", name).inspection]
+"""Metrics of outputs, which need no look inside the model."""
+
+
+def measured(found: Metric, view: View, other: View) -> Estimate | None:
+    """Return the metric; None where it says that these few examples or classes cannot carry it."""
+    try:
+        return found.compare(view, other) if found.is_pair() else found.measure(view)
+    except NotEnoughEvidence as missing:
+        assert "not measurable" in str(missing)
+        return None
 
 
 def test_registry_holds_the_fast_suite():
@@ -52,32 +80,46 @@ def test_registry_holds_the_fast_suite():
     assert set(wanted.split()) <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_every_metric_declares_what_it_means(name):
-    found = metric(name)
-    view = model(0, test_forgotten=NEW, triggered=NEW)
-    estimate = found.compare(view, model(1, test_forgotten=NEW, triggered=NEW)) if found.is_pair() else found.measure(view)
+    found, more = metric(name), dict(test_forgotten=NEW, triggered=NEW, swapped=NEW)
+    estimate = measured(found, model(0, **more), model(1, **more))
     assert found.label and found.unit in ("%", "nats", "") and isinstance(found.target, Target) and found.parts
-    assert np.isfinite(estimate.value) and estimate.n > 0
-    if found.limits:
-        assert found.limits[0] <= estimate.value <= found.limits[1]
+    assert found.tier in TIERS and found.summary().endswith(".")
+    if estimate is not None:
+        low, high = found.limits or (-np.inf, np.inf)
+        assert np.isfinite(estimate.value) and estimate.n > 0 and low <= estimate.value <= high
+        assert estimate.standard_error is None or np.isfinite(estimate.standard_error)
     if found.target in (Target.RETRAINED, Target.ZERO_UP_TO_BAND, Target.LOWER):
         assert found.above
     if found.target in (Target.RETRAINED, Target.HIGHER):
         assert found.below
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_only_what_needs_many_examples_or_classes_is_left_unmeasured():
+    view = model(0, test_forgotten=NEW, triggered=NEW, swapped=NEW)
+    unmeasured = {name for name in OUTSIDE if measured(metric(name), view, view) is None}
+    assert unmeasured == {"lira_tpr_1", "lira_tpr_01", "rmia_tpr_1", *(f"{part}_top_5_accuracy" for part in ("forget", "retain", "test"))}
+
+
+def test_labels_are_distinct():
+    labels = [metric(name).label for name in NAMES]
+    assert len(labels) == len(set(labels)) > 40
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_metrics_read_the_declared_parts_only(name):
-    found, view = metric(name), model(0, test_forgotten=NEW, triggered=NEW)
-    needed = View({part: view.logits[part] for part in found.parts}, {part: view.labels[part] for part in found.parts})
+    found, view = metric(name), model(0, test_forgotten=NEW, triggered=NEW, swapped=NEW)
+
+    def only(parts: tuple[str, ...]) -> View:
+        return View(*({part: held[part] for part in parts} for held in (view.logits, view.labels, view.references)))
+
     for part in found.parts:
-        rest = [other for other in found.parts if other != part]
         with pytest.raises(BadInput, match=part):
-            short = View({other: view.logits[other] for other in rest}, {other: view.labels[other] for other in rest})
-            found.compare(short, short) if found.is_pair() else found.measure(short)
-    value = found.compare(needed, needed).value if found.is_pair() else found.measure(needed).value
-    assert np.isfinite(value)
+            short = only(tuple(other for other in found.parts if other != part))
+            measured(found, short, short)
+    estimate = measured(found, only(found.parts), only(found.parts))
+    assert estimate is None or np.isfinite(estimate.value)
 
 
 @pytest.mark.parametrize(
@@ -320,6 +362,22 @@ def test_one_original_serves_all_seeds():
 def test_metrics_that_do_not_apply_are_listed():
     table = evaluate(originals(), retrained(), {}, [metric("loss_auc"), metric("forgotten_class_test_accuracy")], "random")
     assert table["skipped"] == {"forgotten_class_test_accuracy": "does not apply to a random request"}
+
+
+def test_the_standard_tier_adds_attacks_that_know_each_example():
+    chosen = [found for found in default_metrics("random", tier="standard") if found.references]
+    assert len(chosen) > 7 and not any(found.references for found in default_metrics("random"))
+    half = {"half": [model(300 + seed, forget=(TRAINED + NEW) / 2, retain=TRAINED) for seed in range(4)]}
+    table = evaluate(originals(), retrained(), half, chosen, "random")
+    json.dumps(table, allow_nan=False)
+    assert set(table["skipped"]) == {"lira_tpr_1", "lira_tpr_01", "rmia_tpr_1"}
+    assert all("not measurable at n = 600" in reason for reason in table["skipped"].values())
+    for name in ("lira_online", "rmia"):
+        values = [cells(table, row)[name]["value"] for row in ("original", "half", "retrained")]
+        assert values[0] > values[1] > values[2] == pytest.approx(0.5, abs=0.05)
+        assert 0 < cells(table, "half")[name]["completeness"]["value"] < 1
+    alone = evaluate([View(view.logits, view.labels) for view in originals()], retrained(), {}, chosen, "random")
+    assert set(alone["skipped"].values()) == {"needs a base pool, and there is none"}
 
 
 def test_verdict_never_claims_more_than_no_evidence():

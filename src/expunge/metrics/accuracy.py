@@ -22,11 +22,20 @@ def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
     Raises:
         BadInput: k is below one.
     """
+    return float(np.mean(top_k_hits(logits, labels, k)))
+
+
+def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Return whether each true class is among the k largest logits, bool ``[n]``; of equal ones the lower class comes first.
+
+    Raises:
+        BadInput: k is below one.
+    """
     if k < 1:
         raise BadInput("k", f"expected a positive integer, got {k}.")
     own = logits[np.arange(len(labels)), labels][:, None]
     before = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < labels[:, None]))
-    return float(np.mean(before.sum(axis=1) < k))
+    return before.sum(axis=1) < k
 
 
 def error(logits: np.ndarray, labels: np.ndarray) -> float:

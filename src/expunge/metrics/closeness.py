@@ -19,6 +19,16 @@ def jensen_shannon(logits: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return scores.by_rows(score, logits, reference)
 
 
+def kullback_leibler(logits: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return each example's KL(softmax(logits) || softmax(other)) in nats, float64 ``[n]``, at least 0, without an upper bound."""
+
+    def score(z: np.ndarray, second: np.ndarray) -> np.ndarray:
+        log_p, log_q = scores.log_softmax(z), scores.log_softmax(second)
+        return np.maximum((np.exp(log_p) * (log_p - log_q)).sum(axis=1), 0.0)
+
+    return scores.by_rows(score, logits, other)
+
+
 def activation_distance(logits: np.ndarray, reference: np.ndarray, norm: Literal["l2", "l1"] = "l2") -> np.ndarray:
     """Return each example's distance of the predicted probabilities, float64 ``[n]``.
 
@@ -68,3 +78,13 @@ def histogram_overlap(first: np.ndarray, second: np.ndarray, bins: int = 20) -> 
     one, _ = np.histogram(first, bins=bins, range=(low, high))
     two, _ = np.histogram(second, bins=bins, range=(low, high))
     return float(np.minimum(one / len(first), two / len(second)).sum())
+
+
+def histogram_divergence(first: np.ndarray, second: np.ndarray, bins: int = 50) -> float:
+    """Return KL(first || second) of two histograms over the joint range, half a count added to every bin, in nats."""
+    low, high = min(first.min(), second.min()), max(first.max(), second.max())
+    if low == high:
+        return 0.0
+    counts = [np.histogram(values, bins=bins, range=(low, high))[0] + 0.5 for values in (first, second)]
+    one, two = (count / count.sum() for count in counts)
+    return float((one * np.log(one / two)).sum())

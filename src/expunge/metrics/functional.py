@@ -1,16 +1,29 @@
 """Every metric as a pure function of arrays."""
 
-from expunge.metrics.accuracy import accuracy, average_gap, confusion, error, part_accuracies, signed_gaps, top_k_accuracy, tug_of_war
+from expunge.metrics.accuracy import (
+    accuracy,
+    average_gap,
+    confusion,
+    error,
+    part_accuracies,
+    signed_gaps,
+    top_k_accuracy,
+    top_k_hits,
+    tug_of_war,
+)
 from expunge.metrics.closeness import (
     activation_distance,
     agreement,
     churn,
     fidelity,
+    histogram_divergence,
     histogram_overlap,
     jensen_shannon,
+    kullback_leibler,
     relative_unlearning_accuracy,
 )
 from expunge.metrics.membership import (
+    balanced_median,
     best_threshold,
     draw,
     entropy_auc,
@@ -41,6 +54,7 @@ __all__ = [
     "area",
     "auc",
     "average_gap",
+    "balanced_median",
     "best_threshold",
     "churn",
     "confusion",
@@ -51,8 +65,10 @@ __all__ = [
     "error",
     "fidelity",
     "forget_efficacy",
+    "histogram_divergence",
     "histogram_overlap",
     "jensen_shannon",
+    "kullback_leibler",
     "log_softmax",
     "loss_auc",
     "margin",
@@ -69,6 +85,7 @@ __all__ = [
     "svc_membership_binned",
     "threshold_membership",
     "top_k_accuracy",
+    "top_k_hits",
     "training_privacy",
     "true_positive_rate",
     "true_positive_rate_error",

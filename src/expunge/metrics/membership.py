@@ -133,3 +133,11 @@ def training_privacy(attack: Attack, members: np.ndarray, nonmembers: np.ndarray
     rest = [values[half:] for values in mixed]
     called = attack(mixed[0][:half], mixed[1][:half], np.concatenate(rest))
     return float((called[: len(rest[0])].mean() + (~called[len(rest[0]) :]).mean()) / 2)
+
+
+def balanced_median(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the smallest value that at least half of both groups, each with weight one half, does not exceed."""
+    values = np.concatenate([first, second])
+    weights = np.repeat([0.5 / len(first), 0.5 / len(second)], [len(first), len(second)])
+    order = np.argsort(values, kind="stable")
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]), 0.5 - 1e-12)])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -14,6 +14,16 @@ DAMAGE = "damages the model"
 """The finding of a utility metric below its band; a verdict names it first."""
 UNLIKE = "is less accurate on the data that stay than models that never saw the rest"
 """The same finding for the original, which nothing has damaged."""
+
+
+Tier = Literal["fast", "standard", "rigorous"]
+TIERS: tuple[Tier, ...] = ("fast", "standard", "rigorous")
+"""Tiers of evaluation, each with all of those before it."""
+
+
+def in_tier(component: Any, tier: Tier) -> bool:
+    """Return whether a component belongs to a tier or to one below it."""
+    return TIERS.index(component.tier) <= TIERS.index(tier)
 
 
 class Target(StrEnum):
@@ -52,8 +62,10 @@ class Metric(Component):
 
     Class attributes: ``label`` (column head), ``unit`` ("%", "nats" or ""), ``target``, ``parts`` of the view that it needs, ``limits``
     of its values, ``scenarios`` in which it means something, ``counts`` (the value is a count over n, so that one example is its
-    resolution), ``tested`` (False for summaries of other metrics: judged in the table, not counted in the verdict), and ``above`` and
-    ``below`` (what a value outside the retrained models' band means).
+    resolution), ``tested`` (False for summaries of other metrics: judged in the table, not counted in the verdict), ``above`` and
+    ``below`` (what a value outside the retrained models' band means), ``tier`` (the first in which it is computed), ``references``
+    (it needs a base pool), ``inspection`` (names of what it needs from inside the model), and ``band_models`` (retrained models that
+    the band of a costly pair metric rests on at most).
     """
 
     label: ClassVar[str] = ""
@@ -66,6 +78,10 @@ class Metric(Component):
     limits: ClassVar[tuple[float, float] | None] = None
     above: ClassVar[str] = ""
     below: ClassVar[str] = ""
+    tier: ClassVar[Tier] = "fast"
+    references: ClassVar[bool] = False
+    inspection: ClassVar[tuple[str, ...]] = ()
+    band_models: ClassVar[int | None] = None
 
     def measure(self, view: View) -> Estimate:
         """Return the metric of one model."""

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from expunge import registry, statistics
+from expunge.attacks.completeness import completeness
 from expunge.errors import BadInput
-from expunge.metrics.metric import DAMAGE, UNLIKE, Estimate, Metric, Target
+from expunge.metrics.metric import DAMAGE, UNLIKE, Estimate, Metric, Target, Tier, in_tier
 from expunge.metrics.view import View
 from expunge.statistics import Band, NotEnoughEvidence
 
@@ -37,16 +38,19 @@ class Failure:
 Outcome = View | Failure
 
 
-def default_metrics(kind: str, backdoor: bool = False) -> list[Metric]:
-    """Return every registered metric that means something for a request of this kind (random, class, subclass).
+def default_metrics(kind: str, backdoor: bool = False, tier: Tier = "fast", confusion: bool = False) -> list[Metric]:
+    """Return every registered metric of a tier that means something for a request of this kind (random, class, subclass).
 
     Args:
         kind: of the request.
         backdoor: whether the request is to forget a backdoor, so that there are pictures with its trigger.
+        tier: of the evaluation; a metric of a tier below belongs to it too.
+        confusion: whether the request is to forget a confusion of two classes, so that there is something to count.
     """
     found = [registry.find("metrics", name) for name in registry.names("metrics")]
-    known = [metric() for metric in found if issubclass(metric, Metric) and metric is not Metric and kind in metric.scenarios]
-    return [metric for metric in known if backdoor or "triggered" not in metric.parts]
+    known = [metric for metric in found if issubclass(metric, Metric) and kind in metric.scenarios and in_tier(metric, tier)]
+    missing = {part for part, there in (("triggered", backdoor), ("swapped", confusion)) if not there}
+    return [metric() for metric in known if not missing & set(metric.parts)]
 
 
 def evaluate(
@@ -67,20 +71,27 @@ def evaluate(
 
     Returns:
         ``{kind, level, seeds, retrained_models, metrics: {name: {label, unit, target, pair, tested, band, band_reason}}, skipped,
-        rows: [{name, role, status, reason, seeds, failed_seeds, cells: {metric: cell}, gaps, verdict}]}``. A cell holds value (mean
-        over seeds), standard_error and interval (over seeds), example_standard_error, per_seed (None for a failed seed), band,
-        p_value, in_band (None when there is no band), band_reason (why there is none), finding and note.
+        rows: [{name, role, status, reason, seeds, failed_seeds, cells: {metric: cell}, unmeasured: {metric: reason}, gaps, verdict}]}``.
+        A cell holds value (mean over seeds), standard_error and interval (over seeds), example_standard_error, per_seed (None for a failed
+        seed), band, p_value, in_band (None when there is no band), band_reason (why there is none), finding and note; that of a test
+        in an unlearned row also completeness ``{value, low, high}``, 0 for retrained and 1 for the original, None where it would be noise.
+        What a row gives too little evidence for stands under unmeasured, and what no row does under skipped.
 
     Raises:
         BadInput: rows of different lengths, or a view lacks a part that a metric needs.
     """
     _check_rows(original, retrained, unlearned)
     seeds = max(map(len, [original, *unlearned.values()]))
-    chosen = [metric for metric in metrics if kind in metric.scenarios and (retrained or not metric.needs_retrained())]
+    reasons = {metric.name: _why_skipped(metric, kind, original, retrained) for metric in metrics}
+    chosen = [metric for metric in metrics if reasons[metric.name] is None]
     columns = [_column(metric, retrained) for metric in chosen]
     rows = [_row("original", "original", original, retrained, columns)]
     rows += [_control(retrained, columns)] if retrained else []
     rows += [_row(name, "unlearned", outcomes, retrained, columns) for name, outcomes in unlearned.items()]
+    if retrained:
+        _complete(rows, seeds)
+    reasons |= _unmeasured(rows, columns)
+    columns = [column for column in columns if reasons[column.metric.name] is None]
     for row in rows:
         row["gaps"] = _gaps(row["cells"], rows[1]["cells"]) if retrained else None
         row["verdict"] = verdict(row)
@@ -90,13 +101,21 @@ def evaluate(
         "seeds": seeds,
         "retrained_models": len(retrained),
         "metrics": {column.metric.name: _head(column, seeds) for column in columns},
-        "skipped": {metric.name: _why_skipped(metric, kind) for metric in metrics if metric not in chosen},
+        "skipped": {name: reason for name, reason in reasons.items() if reason is not None},
         "rows": rows,
     }
 
 
-def _why_skipped(metric: Metric, kind: str) -> str:
-    return f"does not apply to a {kind} request" if kind not in metric.scenarios else "compares with retrained models, and there are none"
+def _why_skipped(metric: Metric, kind: str, original: Sequence[View], retrained: Sequence[View]) -> str | None:
+    """Return why a metric cannot be computed; None if it can."""
+    if kind not in metric.scenarios:
+        return f"does not apply to a {kind} request"
+    if not retrained and metric.needs_retrained():
+        return "compares with retrained models, and there are none"
+    if metric.references and not original[0].references:
+        return "needs a base pool, and there is none"
+    missing = [name for name in metric.inspection if name not in original[0].inspection]
+    return f"needs {', '.join(missing)} from inside the models, and nobody looked" if missing else None
 
 
 def _check_rows(original: Sequence[View], retrained: Sequence[View], unlearned: dict[str, Sequence[Outcome]]) -> None:
@@ -126,9 +145,13 @@ class _Column:
     values: np.ndarray
     estimates: list[Estimate]
     resolution: float
+    missing: str = ""
+    """Why the retrained models cannot be measured; empty if they can."""
 
     def band(self, of_mean: int, keep: np.ndarray | None = None) -> Band:
         """Return the band from all retrained models or from some of them; raises NotEnoughEvidence."""
+        if self.missing:
+            raise NotEnoughEvidence(self.missing)
         if self.metric.is_pair():
             values = self.values if keep is None else self.values[np.ix_(keep, keep)]
             return statistics.pair_band(values, of_mean, self.resolution, LEVEL)
@@ -137,6 +160,14 @@ class _Column:
 
 
 def _column(metric: Metric, retrained: Sequence[View]) -> _Column:
+    inspected = [view for view in retrained if all(name in view.inspection for name in metric.inspection)]
+    try:
+        return _measured_column(metric, inspected[: metric.band_models])
+    except NotEnoughEvidence as missing:
+        return _Column(metric, np.empty(0), [], 0.0, str(missing))
+
+
+def _measured_column(metric: Metric, retrained: Sequence[View]) -> _Column:
     if not metric.is_pair():
         estimates = [metric.measure(view) for view in retrained]
         values = np.array([estimate.value for estimate in estimates])
@@ -193,10 +224,43 @@ def _row(name: str, role: str, outcomes: Sequence[Outcome], retrained: Sequence[
     if failures:
         position, first = next(iter(failures.items()))
         row |= {"status": first.status, "reason": f"{len(failures)} of {len(outcomes)} seeds; seed {position}: {first.reason}"}
-    row["cells"] = {}
-    if len(failures) < len(outcomes):
-        row["cells"] = {column.metric.name: _judged_cell(column, outcomes, retrained) for column in columns}
+    row |= {"cells": {}, "unmeasured": {}}
+    for column in columns if len(failures) < len(outcomes) else ():
+        try:
+            row["cells"][column.metric.name] = _judged_cell(column, outcomes, retrained)
+        except NotEnoughEvidence as missing:
+            row["unmeasured"][column.metric.name] = str(missing)
     return row
+
+
+def _unmeasured(rows: list[dict[str, Any]], columns: list[_Column]) -> dict[str, str]:
+    """Return why metrics that no row has a value for could not be measured."""
+    names = [column.metric.name for column in columns if not any(column.metric.name in row["cells"] for row in rows)]
+    return {name: rows[0]["unmeasured"].get(name, "no model could be measured") for name in names}
+
+
+def _complete(rows: list[dict[str, Any]], seeds: int) -> None:
+    """Give every test of an unlearned row its completeness index, from the first ``seeds`` retrained models."""
+    original, retrained = (row["cells"] for row in rows[:2])
+    for row in rows[2:]:
+        for name, cell in row["cells"].items():
+            if cell["tested"]:
+                there = name in original and name in retrained
+                references = (original[name]["per_seed"], retrained[name]["per_seed"][:seeds]) if there else ([], [])
+                cell["completeness"] = _completeness(cell["per_seed"], *references)
+
+
+def _completeness(unlearned: list[float | None], original: list[float | None], retrained: list[float | None]) -> dict[str, float] | None:
+    """Return the index over the seeds that gave a model; one original serves all seeds."""
+    original = original * len(unlearned) if len(original) == 1 else original
+    found = [values for values in zip(unlearned, original, retrained, strict=False) if None not in values]
+    if len(original) != len(unlearned) or len(retrained) != len(unlearned):
+        return None
+    try:
+        value = completeness(*np.array(found, dtype=np.float64).reshape(-1, 3).T)
+    except NotEnoughEvidence:
+        return None
+    return {"value": value.mean, "low": value.low, "high": value.high}
 
 
 def _judged_cell(column: _Column, outcomes: Sequence[Outcome], retrained: Sequence[View]) -> dict[str, Any]:
@@ -216,8 +280,17 @@ def _judged_cell(column: _Column, outcomes: Sequence[Outcome], retrained: Sequen
 
 def _control(retrained: Sequence[View], columns: list[_Column]) -> dict[str, Any]:
     cells = {column.metric.name: _control_cell(column) for column in columns if column.estimates}
-    n = len(retrained)
-    return {"name": "retrained", "role": "retrained", "status": "finished", "reason": None, "seeds": n, "failed_seeds": 0, "cells": cells}
+    n, missing = len(retrained), {column.metric.name: column.missing for column in columns if column.missing}
+    return {
+        "name": "retrained",
+        "role": "retrained",
+        "status": "finished",
+        "reason": None,
+        "seeds": n,
+        "failed_seeds": 0,
+        "cells": cells,
+        "unmeasured": missing,
+    }
 
 
 def _control_cell(column: _Column) -> dict[str, Any]:
@@ -290,16 +363,20 @@ def _gaps(cells: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any] | 
     return {**gaps, "average": float(np.mean(np.abs(list(gaps.values()))))}
 
 
-def verdict(row: dict[str, Any]) -> str:
+def verdict(row: dict[str, Any], more: Sequence[dict[str, Any]] = ()) -> str:
     """Return a row's result in words: "fails" or "no evidence of failure", never more.
 
     A row fails when a run gave no model, or when a test lies outside its band beyond what chance allows over all tests of the row
     (Holm, 5 %). A value outside its band that such chance can explain is named, and fails nothing. Closeness to retraining is never
     claimed: that takes an equivalence test with margins declared beforehand.
+
+    Args:
+        row: of the table.
+        more: cells of tests that are not in the table, those of audits; they count like the others.
     """
     if row["status"] != "finished":
         return f"fails: {row['status']} ({row['reason']})"
-    tests = [cell for cell in row["cells"].values() if cell["tested"] and cell["in_band"] is not None]
+    tests = [cell for cell in [*row["cells"].values(), *more] if cell["tested"] and cell["in_band"] is not None]
     if not tests:
         reasons = [cell["band_reason"] for cell in row["cells"].values() if cell["tested"]]
         return "no verdict: no test has a band" + (f" ({reasons[0]})" if reasons else "")
@@ -326,6 +403,8 @@ def _findings(failed: list[dict[str, Any]], is_original: bool) -> list[str]:
 
 def _compared(cell: dict[str, Any]) -> str:
     shown = cell["farthest"] if cell.get("farthest") and cell["in_band"] is False else cell
+    if shown["band"] is None:
+        return f"{shown['value']:.3f}{shown['unit']}"
     low, high = shown["band"]["low"], shown["band"]["high"]
     digits, unit = (1 if high - low > 0.5 else 2, " %") if cell["unit"] == "%" else (3, f" {cell['unit']}".rstrip())
     return f"{shown['value']:.{digits}f}{unit}, retrained {low:.{digits}f} to {high:.{digits}f}"

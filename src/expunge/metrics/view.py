@@ -11,15 +11,32 @@ from expunge.metrics import scores
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What the base pool says about one part: K models that were trained on random halves, none of which is judged.
+
+    Attributes:
+        margins: true-class margins, float32 ``[K, n]``.
+        inside: whether each model was trained on each example, bool ``[K, n]``; all False for a part that no model is trained on.
+    """
+
+    margins: np.ndarray
+    inside: np.ndarray
+
+
+@dataclass(frozen=True)
 class View:
     """One model's outputs, in evaluation mode and without augmentation.
 
     Attributes:
         logits: part of the split -> float32 ``[n, C]``, finite.
         labels: part of the split -> int64 ``[n]``, from 0 to C - 1.
+        references: part -> what the base pool says about it; shared by all views of a request. Empty in the fast tier.
+        inspection: what was found by looking inside the model (features of some examples, recovery curves), array by name; see
+            `expunge.pools.inspection`. Empty where nobody looked.
 
-    The parts are forget, retain, validation, test, unseen; test_forgotten where whole classes are forgotten; and triggered, test pictures
-    with a trigger that are labelled as its target class, where a backdoor is forgotten.
+    The parts are forget, retain, validation, test, unseen; test_forgotten where whole classes are forgotten; unknown, where only a part of
+    the manipulated examples is to be forgotten; triggered, test pictures with a trigger that are labelled as its target class, where a
+    backdoor is forgotten; and swapped, test pictures of two confused classes, each labelled as the other.
     Scores are computed when asked for, and once.
 
     Raises:
@@ -28,6 +45,8 @@ class View:
 
     logits: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
+    references: dict[str, Reference] = field(default_factory=dict, repr=False, compare=False)
+    inspection: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self):
@@ -54,6 +73,27 @@ class View:
             held = ", ".join(name for name in self.logits if self.size(name))
             raise BadInput(f"view.{part}", "the metric needs this part and it holds no examples.", f"Parts with examples: {held}.")
         return self.logits[part], self.labels[part]
+
+    def reference(self, part: str) -> Reference:
+        """Return what the base pool says about a part.
+
+        Raises:
+            BadInput: there is no base pool.
+        """
+        if part not in self.references:
+            raise BadInput(f"view.{part}", "the metric needs a base pool and there is none.", "Use evaluate.tier=standard.")
+        return self.references[part]
+
+    def inspected(self, name: str) -> np.ndarray:
+        """Return one finding of the inspection of this model.
+
+        Raises:
+            BadInput: nobody looked.
+        """
+        if name not in self.inspection:
+            known = ", ".join(sorted(self.inspection)) or "nothing"
+            raise BadInput(f"view.{name}", f"the inspection of this model found {known}.", "Use evaluate.tier=standard.")
+        return self.inspection[name]
 
     def prediction(self, part: str) -> np.ndarray:
         """Return predicted classes, int64 ``[n]``."""

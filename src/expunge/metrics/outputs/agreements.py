@@ -1,0 +1,26 @@
+"""Source 004's three scores of a model against a retrained one, as we reconstruct them."""
+
+import numpy as np
+
+from expunge.metrics.inside.alignment import Alignment
+from expunge.metrics.view import View
+from expunge.representation.agreement import PARTS, Agreement, agreement
+
+_OF = {"FA": "forget", "RA": "retain", "TFA": "test_forgotten", "TRA": "test"}
+
+
+def accuracies(view: View) -> dict[str, float]:
+    """Return accuracies as fractions under source 004's names: FA, RA, TFA, TRA."""
+    return {name: float(view.correct(_OF[name]).mean()) for name in PARTS}
+
+
+def logits_agreement(view: View, reference: View) -> float:
+    """Return the agreement of the four accuracies, which needs no features."""
+    return agreement(accuracies(view), accuracies(reference), 0.0, [0.0], [0.0]).logits
+
+
+def agreement_of(view: View, reference: View) -> Agreement:
+    """Return the three scores of two models that were looked into."""
+    transfer, theirs = (np.asarray(model.inspected("transfer_features"), dtype=np.float64).tolist() for model in (view, reference))
+    alignment = min(1.0, Alignment().compare(view, reference).value)
+    return agreement(accuracies(view), accuracies(reference), alignment, transfer, theirs)
