@@ -1,5 +1,7 @@
 """Rigorous scoring of pools of 512 models on 1,000 forget and 10,000 test examples, from margins on disk: seconds and peak memory.
 
+First piece by piece, then all audits of a tier together, as `expunge compare` calls them, for one row beside the retrained models.
+
 Run: python benchmarks/scoring.py [MODELS]. Demand on 2 cores: under 2 minutes and 4 GB; 5 million margins' per-example AUC in
 about a second; forgetting quality at 20 ms an example or less.
 """
@@ -14,9 +16,12 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from expunge import registry
 from expunge.attacks import epsilon, gaussian, klom, margins, per_example, rmia, set_level, ulira
 from expunge.attacks.forgetting_quality import forgetting_quality, null_quality
 from expunge.attacks.moments import moments
+from expunge.audits.assess import assess
+from expunge.audits.audit import Panel, Shadows
 
 FORGET, TEST = 1000, 10_000
 SECONDS: dict[str, tuple[float, float]] = {}
@@ -92,6 +97,27 @@ def score(pools: dict[str, np.ndarray], states: np.ndarray) -> None:
             print("  from its held-out scores:", epsilon.convert(test.unlearned, test.retrained))
 
 
+def score_together(pools: dict[str, np.ndarray], states: np.ndarray) -> None:
+    """Run every audit on one row, its control included."""
+    panels = {}
+    for name in ("fixed", "spare", "retrained"):
+        margins = {"forget": pools[name][:, :FORGET], "unseen": pools[name][:, FORGET:]}
+        panels[name] = Panel({part: np.ascontiguousarray(values) for part, values in margins.items()}, {})
+    original, unlearned = (np.ascontiguousarray(pools[name][:, :FORGET]) for name in ("original", "unlearned"))
+    shadows = {"fixed": Shadows(original, unlearned, None, np.ascontiguousarray(states[:, :FORGET]))}
+    total = 0.0
+    for name in registry.names("audits"):
+        with stage(f"audit {name}"):
+            audit = registry.find("audits", name)()
+            found = assess({"fixed": panels["fixed"]}, panels["spare"], panels["retrained"], {}, [audit], shadows)
+        total += SECONDS[f"audit {name}"][0]
+        for entry in found["audits"].values():
+            print(f"  {[(label, row['value'], row['p_value']) for label, row in entry['rows'].items()]}")
+        for reason in found["skipped"].values():
+            print(f"  {reason}")
+    print(f"all audits together {total:.1f} s wall")
+
+
 def main(models: int = 510) -> None:
     with tempfile.TemporaryDirectory() as folder:
         states = write_pools(Path(folder), models)
@@ -101,6 +127,7 @@ def main(models: int = 510) -> None:
         with threadpool_limits(1):
             score(pools, states)
             total, processor = (sum(times) for times in zip(*SECONDS.values(), strict=True))
+            score_together(pools, states)
             width = 5_000_000 // (2 * models)
             pair = [np.ascontiguousarray(pools[name][:, :width]) for name in ("fixed", "retrained")]
             with stage(f"per-example AUC of {2 * models * width:,} margins"):

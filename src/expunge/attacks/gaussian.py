@@ -7,6 +7,7 @@ import numpy as np
 
 from expunge.attacks import margins as matrices
 from expunge.attacks.moments import Moments, moments
+from expunge.attacks.set_level import discrepancies
 from expunge.statistics import NotEnoughEvidence
 
 
@@ -27,6 +28,34 @@ def gaussian_kl(unlearned: np.ndarray, retrained: np.ndarray, debias: bool = Tru
     matrices.check_pair(unlearned, retrained)
     offset = null_gaussian_kl(len(unlearned), len(retrained)) if debias else 0.0
     return kl_of_moments(moments(unlearned), moments(retrained)) - offset
+
+
+def relabelled_kl(pool: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the mean over examples of `gaussian_kl` for many divisions of one pool of models, float64 ``[divisions]``.
+
+    Args:
+        pool: margins, ``[models, n]``.
+        chosen: which models are called unlearned, bool ``[divisions, models]``, equally many in each; the others are the retrained ones.
+
+    Raises:
+        BadInput: margins that are not finite.
+        NotEnoughEvidence: as `gaussian_kl`.
+    """
+    matrices.check(pool)
+    sides = [side.astype(np.float64) for side in (chosen, ~chosen)]
+    total = np.zeros(len(chosen))
+    for part in matrices.chunks((len(pool) + 4 * len(chosen), pool.shape[1])):
+        block = pool[:, part].astype(np.float64)
+        block -= block.mean(axis=0)
+        total += kl_of_moments(*(_moments_of(side, block) for side in sides)).sum(axis=1)
+    return total / pool.shape[1] - null_gaussian_kl(int(chosen[0].sum()), int((~chosen[0]).sum()))
+
+
+def _moments_of(weights: np.ndarray, block: np.ndarray) -> Moments:
+    count = weights.sum(axis=1, keepdims=True)
+    mean = weights @ block / count
+    squares = np.maximum(weights @ block**2 - count * mean**2, 0.0)
+    return Moments(np.broadcast_to(count, mean.shape), mean, squares)
 
 
 def kl_of_moments(unlearned: Moments, retrained: Moments) -> np.ndarray:
@@ -79,6 +108,23 @@ def energy_distance(unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
         across = _pair_sum(np.concatenate([one, zero], axis=1)) - within[0] - within[1]
         result[part] = 2 * across / (n1 * n0) - 2 * within[0] / (n1 * (n1 - 1)) - 2 * within[1] / (n0 * (n0 - 1))
     return result
+
+
+def relabelled_energy(pool: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the mean over examples of `energy_distance` for many divisions of one pool of models, float64 ``[divisions]``.
+
+    Args:
+        pool: margins, ``[models, n]``.
+        chosen: which models are called unlearned, bool ``[divisions, models]``, equally many in each; the others are the retrained ones.
+
+    Raises:
+        BadInput: margins that are not finite.
+    """
+    from scipy.spatial import distance
+
+    matrices.check(pool)
+    apart = distance.squareform(distance.pdist(pool.astype(np.float64), "cityblock")) / pool.shape[1]
+    return discrepancies(-apart, chosen.T.astype(np.float64))
 
 
 def _pair_sum(rows: np.ndarray) -> np.ndarray:

@@ -41,6 +41,34 @@ def klom(unlearned: np.ndarray, retrained: np.ndarray, bins: int = 20, quirks: Q
     return result
 
 
+def relabelled_klom(pool: np.ndarray, chosen: np.ndarray, bins: int = 20) -> np.ndarray:
+    """Return `klom` of each example for many divisions of one pool of models, float32 ``[divisions, n]``.
+
+    Args:
+        pool: margins, ``[models, n]``.
+        chosen: which models are called unlearned, bool ``[divisions, models]``; the others are the retrained ones.
+        bins: as in `klom`.
+
+    Raises:
+        BadInput: margins that are not finite.
+    """
+    from scipy import sparse
+
+    matrices.check(pool)
+    result = np.empty((len(chosen), pool.shape[1]), dtype=np.float32)
+    weights = chosen.T.astype(np.float64)
+    for part in matrices.chunks((bins * len(chosen), pool.shape[1]), 1 << 23):
+        block = np.clip(pool[:, part].astype(np.float64), -CLIP, CLIP)
+        examples = block.shape[1]
+        places = _places(block, _edges([block, block], bins)) * examples + np.arange(examples)
+        models = np.broadcast_to(np.arange(len(pool))[:, None], places.shape)
+        held = sparse.csr_matrix((np.ones(places.size), (places.ravel(), models.ravel())), shape=(bins * examples, len(pool)))
+        first = (held @ weights).reshape(bins, examples, -1)
+        second = np.asarray(held.sum(axis=1)).reshape(bins, examples, 1) - first
+        result[:, part] = _divergence(first, second, renormalise=False).T
+    return result
+
+
 def null_klom(unlearned_models: int, retrained_models: int, examples: int = 2000, bins: int = 20, seed: int = 0) -> np.ndarray:
     """Return KLOM of simulated pools of one normal law, float64 ``[examples]``; it depends on the numbers of models and bins alone.
 
@@ -57,15 +85,20 @@ def _edges(blocks: list[np.ndarray], bins: int) -> np.ndarray:
     return np.linspace(low, np.where(low < high, high, low + 1), bins + 1)
 
 
-def _count(block: np.ndarray, edges: np.ndarray, close: bool) -> np.ndarray:
-    """Return counts ``[bins, n]``; a value on an inner edge belongs to the bin on its right."""
-    bins, examples, column = len(edges) - 1, block.shape[1], np.arange(block.shape[1])
+def _places(block: np.ndarray, edges: np.ndarray, close: bool = True) -> np.ndarray:
+    """Return each entry's bin; a value on an inner edge belongs to the bin on its right."""
+    bins, column = len(edges) - 1, np.arange(block.shape[1])
     which = np.clip(((block - edges[0]) * (bins / (edges[-1] - edges[0]))).astype(np.int64), 0, bins - 1)
     # The quotient is off by one rounding beside an edge; the edges themselves decide.
     which -= block < edges[which, column]
     which += block >= edges[which + 1, column]
-    if close:
-        np.minimum(which, bins - 1, out=which)
+    return np.minimum(which, bins - 1) if close else which
+
+
+def _count(block: np.ndarray, edges: np.ndarray, close: bool) -> np.ndarray:
+    """Return counts ``[bins, n]``."""
+    bins, examples, column = len(edges) - 1, block.shape[1], np.arange(block.shape[1])
+    which = _places(block, edges, close)
     return np.bincount((which * examples + column).ravel(), minlength=(bins + 1) * examples).reshape(bins + 1, examples)[:bins]
 
 

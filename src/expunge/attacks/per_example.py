@@ -64,20 +64,67 @@ def mann_whitney(positive: np.ndarray, negative: np.ndarray) -> Tests:
         BadInput: as `auc`.
         NotEnoughEvidence: fewer than 4 models on a side: no single example could be told apart.
     """
-    from scipy import stats
-
     n1, n0 = len(positive), len(negative)
     if min(n1, n0) < 4:
         raise NotEnoughEvidence(f"a per-example test needs 4 models on each side, there are {n1} and {n0}")
-    areas, total = np.empty(positive.shape[1]), n1 + n0
-    ties = np.empty(positive.shape[1])
+    areas, ties = np.empty(positive.shape[1]), np.empty(positive.shape[1])
     for part, keys in _sorted_keys(positive, negative, None, None):
         areas[part] = _wins(keys)[0] / (n1 * n0)
         ties[part] = _tie_term(keys >> 2)
-    variance = (total + 1 - ties / (total * (total - 1))) / (12 * n1 * n0)
+    return Tests(areas, _two_sided(areas, ties, n1, n0))
+
+
+class Relabelled:
+    """The per-example areas of many divisions of one pool of models, from one ranking of its margins.
+
+    Args:
+        pool: margins, ``[models, n]``.
+
+    Raises:
+        BadInput: margins that are not finite.
+    """
+
+    def __init__(self, pool: np.ndarray):
+        from scipy import stats
+
+        matrices.check(pool)
+        self.models, self.examples = pool.shape
+        self.ranks, self.ties = np.empty(pool.shape), np.empty(pool.shape[1])
+        for part in matrices.chunks(pool.shape):
+            block = np.ascontiguousarray(pool[:, part].T, dtype=np.float32)
+            self.ranks[:, part] = stats.rankdata(block, axis=1).T
+            self.ties[part] = _tie_term(np.sort(block, axis=1))
+
+    def mean_areas(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the mean over examples of `auc`, float64 ``[divisions]``; ``chosen`` as in `areas`."""
+        return self._of_sums(chosen.astype(np.float64) @ self.ranks.mean(axis=1), chosen)
+
+    def areas(self, chosen: np.ndarray) -> np.ndarray:
+        """Return `auc` of each example, float64 ``[divisions, n]``.
+
+        Args:
+            chosen: which models are called unlearned, bool ``[divisions, models]``, equally many in each.
+        """
+        return self._of_sums(chosen.astype(np.float64) @ self.ranks, chosen)
+
+    def p_values(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the p-values of `mann_whitney`, float64 ``[divisions, n]``; ``chosen`` as in `areas`."""
+        n1 = int(chosen[0].sum())
+        return _two_sided(self.areas(chosen), self.ties, n1, self.models - n1)
+
+    def _of_sums(self, sums: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        n1 = int(chosen[0].sum())
+        return (sums - n1 * (n1 + 1) / 2) / (n1 * (self.models - n1))
+
+
+def _two_sided(areas: np.ndarray, ties: np.ndarray, n1: int, n0: int) -> np.ndarray:
+    from scipy import stats
+
+    total = n1 + n0
+    variance = np.broadcast_to((total + 1 - ties / (total * (total - 1))) / (12 * n1 * n0), areas.shape)
     distance = np.maximum(np.abs(areas - 0.5) - 0.5 / (n1 * n0), 0)
     z = np.divide(distance, np.sqrt(np.maximum(variance, 0)), out=np.zeros_like(distance), where=variance > 1e-15)
-    return Tests(areas, 2 * stats.norm.sf(z))
+    return 2 * stats.norm.sf(z)
 
 
 def kolmogorov_smirnov(positive: np.ndarray, negative: np.ndarray) -> Tests:

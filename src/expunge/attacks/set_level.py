@@ -27,6 +27,7 @@ class ClassifierTest(NamedTuple):
         p_value: share of relabelled pools that are told apart as well, one-sided.
         unlearned: held-out scores, ``[models]``; one trial a model, independent within a fold and nearly so between folds.
         retrained: held-out scores, ``[other models]``.
+        relabelled: the AUC of each labelling, the true one first, float64 ``[1 + permutations]``.
     """
 
     auc: float
@@ -35,6 +36,7 @@ class ClassifierTest(NamedTuple):
     p_value: float
     unlearned: np.ndarray
     retrained: np.ndarray
+    relabelled: np.ndarray
 
 
 class MeanDiscrepancy(NamedTuple):
@@ -44,11 +46,13 @@ class MeanDiscrepancy(NamedTuple):
         value: unbiased squared maximum mean discrepancy; 0 on average for two pools of one law.
         p_value: share of relabelled pools with a value as large.
         bandwidth: of the Gaussian kernel, in standardised margins.
+        relabelled: the value of each labelling, the true one first, float64 ``[1 + permutations]``.
     """
 
     value: float
     p_value: float
     bandwidth: float
+    relabelled: np.ndarray
 
 
 def classifier_test(
@@ -91,7 +95,7 @@ def classifier_test(
         areas += per_example.auc(scores, scores, labels[test], ~labels[test]) / folds
     p_value = float(np.mean(areas >= areas[0] - 1e-12))
     null = roc.null_standard_error(len(unlearned), len(retrained))
-    return ClassifierTest(float(areas[0]), _error(observed, label, fold), null, p_value, observed[label], observed[~label])
+    return ClassifierTest(float(areas[0]), _error(observed, label, fold), null, p_value, observed[label], observed[~label], areas)
 
 
 def mean_discrepancy(
@@ -121,8 +125,8 @@ def mean_discrepancy(
     kernel = np.exp(-squares / (2 * width**2))
     np.fill_diagonal(kernel, 0)
     label = np.repeat([True, False], [len(unlearned), len(retrained)])
-    values = _discrepancies(kernel, _relabelled(label, np.zeros(len(label), np.int64), permutations, seed).astype(np.float64))
-    return MeanDiscrepancy(float(values[0]), float(np.mean(values >= values[0] - 1e-15)), width)
+    values = discrepancies(kernel, _relabelled(label, np.zeros(len(label), np.int64), permutations, seed).astype(np.float64))
+    return MeanDiscrepancy(float(values[0]), float(np.mean(values >= values[0] - 1e-15)), width, values)
 
 
 def optimal_auc(shifts: np.ndarray) -> float:
@@ -227,7 +231,13 @@ def _error(scores: np.ndarray, label: np.ndarray, fold: np.ndarray) -> float | N
     return error if error > 0 else None
 
 
-def _discrepancies(kernel: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def discrepancies(kernel: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return mean within one group + mean within the other - 2 x mean across of a kernel, for many labellings, float64 ``[labellings]``.
+
+    Args:
+        kernel: symmetric, ``[models, models]``, zeros on the diagonal.
+        labels: 1 for the first group and 0 for the second, float64 ``[models, labellings]``, equally many ones in each column.
+    """
     first = labels[:, 0].sum()
     second = len(labels) - first
     product = kernel @ labels

@@ -1,0 +1,1 @@
+"""What whole pools of models show: one component an audit."""
