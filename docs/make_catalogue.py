@@ -23,6 +23,7 @@ TITLES = {
     "methods": "Methods",
     "addons": "Add-ons",
     "metrics": "Metrics",
+    "audits": "Audits",
     "models": "Models",
     "datasets": "Data sets",
     "scenarios": "Scenarios",
@@ -103,6 +104,8 @@ def _facts(kind: str, entry: dict[str, Any]) -> Iterator[str]:
         yield f"choose: `addons=[{entry['name']}]`"
     if entry["aliases"]:
         yield f"also called: {', '.join(f'`{alias}`' for alias in entry['aliases'])}"
+    for name, fields in entry.get("presets", {}).items():
+        yield f"`{name}` stands for {', '.join(f'`{key}={json.dumps(value)}`' for key, value in fields.items())}"
     if entry["source"]:
         yield f"source: {_plain(entry['source'])}"
     if kind == "metrics":

@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[1] / "src" / "expunge"
 LAYERS = (
     {"__init__", "__main__", "api", "cli"},
     {"bench", "report", "requests", "lab", "progress", "tracking", "components"},
-    {"methods", "addons", "metrics", "representation", "training", "pools"},
+    {"methods", "addons", "metrics", "audits", "representation", "training", "pools", "testbed"},
     {"data", "models"},
     {"engine", "attacks", "statistics"},
-    {"runs", "config", "registry", "errors"},
+    {"runs", "config", "registry", "source_names", "errors"},
 )
 """From the top. What stands in one set may import each other, as long as no module imports itself in the end."""
 

@@ -44,7 +44,9 @@ def demo(words: Words = None, print_config: PrintConfig = False) -> None:
 
     requests = demonstration.requests(file, overrides)
     if print_config:
-        return _print_yaml(demonstration.tree(file, overrides))
+        from expunge.config import resolve
+
+        return _print_yaml(resolve(demonstration.tree(file, overrides)).tree())
     _compare(requests)
 
 
@@ -87,7 +89,7 @@ def evaluate(words: Words = None, print_config: PrintConfig = False) -> None:
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, addons, metrics, models, datasets, scenarios, recipes or compatibility")],
+    kind: Annotated[str, typer.Argument(help="methods, addons, metrics, audits, models, datasets, scenarios, recipes or compatibility")],
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """List what can be chosen by name, or which add-on goes with which method."""
@@ -103,7 +105,7 @@ def list_(
 
     console = _console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = [column for column in ("name", "scenarios", "needs", "summary") if any(column in entry for entry in entries)]
+    columns = [column for column in ("name", "tier", "scenarios", "needs", "summary") if any(column in entry for entry in entries)]
     if console.width < 120:
         columns = ["name", "summary"]
     for column in columns:
@@ -136,7 +138,7 @@ def _list_compatibility(as_json: bool) -> None:
 
 @app.command()
 def show(
-    kind: Annotated[str, typer.Argument(help="method, addon, metric, model, dataset, scenario or recipe")],
+    kind: Annotated[str, typer.Argument(help="method, addon, metric, audit, model, dataset, scenario or recipe")],
     name: Annotated[str, typer.Argument(help="A name that `expunge list` shows.")],
 ) -> None:
     """Show one component: summary, source, needs, scenarios, hyper-parameters, deviations."""
@@ -192,10 +194,12 @@ def _print_entry(entry: dict[str, Any]) -> None:
 
     console = _console()
     console.print(f"[bold]{entry['name']}[/bold]  {entry['summary']}")
-    for key in ("source", "aliases", "needs", "scenarios", "scenario_reason", "target", "unit"):
+    for key in ("source", "aliases", "tier", "game", "needs", "scenarios", "scenario_reason", "target", "unit"):
         value = entry.get(key)
         if value:
             console.print(f"{key.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}", markup=False)
+    for name, fields in entry.get("presets", {}).items():
+        console.print(f"{name} stands for: {fields}", markup=False)
     for deviation in entry["deviations"]:
         console.print(f"deviation: {deviation}", markup=False)
     for scenario, defaults in (entry.get("scenario_defaults") or {}).items():

@@ -50,13 +50,15 @@ def entry(component: type[Component]) -> dict[str, Any]:
         "name": component.name,
         "summary": component.summary(),
         "source": component.source,
-        "aliases": list(component.aliases),
+        "aliases": [*component.aliases, *component.presets],
         "deviations": list(component.deviations),
     }
+    if component.presets:
+        found["presets"] = {name: dict(fields) for name, fields in component.presets.items()}
     for attribute in ("needs", "scenarios"):
         if isinstance(getattr(component, attribute, None), set | frozenset | tuple):
             found[attribute] = sorted(getattr(component, attribute))
-    for attribute in ("label", "unit", "target", "scenario_reason", "scenario_defaults"):
+    for attribute in ("label", "unit", "target", "tier", "game", "scenario_reason", "scenario_defaults"):
         value = getattr(component, attribute, None)
         if value is not None and not callable(value):
             found[attribute] = value

@@ -10,11 +10,11 @@ import inspect
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from expunge import registry
@@ -68,6 +68,8 @@ class Component(BaseModel):
     aliases: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[str] = ""
     deviations: ClassVar[tuple[str, ...]] = ()
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Other names that stand for the class with some fields set; fields that are given as well go before them."""
     prefix_field: ClassVar[str] = ""
     """The field that takes what follows a colon in the name, as in ``timm:resnet18``."""
 
@@ -91,18 +93,58 @@ class Component(BaseModel):
         return type(self).model_validate({**self.model_dump(), **changes})
 
 
+TIER_SIZES: dict[str, dict[str, int]] = {
+    "fast": {"seeds": 4, "base_models": 0, "shadow_models": 0, "halves": 1},
+    "standard": {"seeds": 10, "base_models": 16, "shadow_models": 0, "halves": 2},
+    "rigorous": {"seeds": 32, "base_models": 64, "shadow_models": 48, "swap_models": 24, "halves": 2},
+}
+"""How many models each tier makes unless told otherwise; ``halves`` of the retrained ones, as many as seeds each."""
+
+
 class Evaluate(Component):
-    """What to measure, and on how many retrained models."""
+    """What to measure, and on how many models."""
 
     name: ClassVar[str] = "evaluate"
-    tier: Literal["fast"] = hyper("fast", "which metrics; standard and rigorous tiers are being built")
-    seeds: PositiveInt = hyper(4, "training seeds: originals, retrained models and unlearned models, paired")
-    retrained: NonNegativeInt | None = hyper(
-        None, "retrained models; as many as seeds if not given. With 0 no gap and no band can be measured"
+    tier: Literal["fast", "standard", "rigorous"] = hyper("fast", "which metrics and audits; each tier holds those before it")
+    seeds: PositiveInt = hyper(4, "training seeds: originals, retrained models and unlearned models, paired; 10 standard, 32 rigorous")
+    retrained: NonNegativeInt = hyper(
+        4,
+        "retrained models: as many as seeds, twice as many from the standard tier on, where the second half is what audits compare "
+        "with. With 0 no gap and no band can be measured",
     )
+    base_models: NonNegativeInt = hyper(
+        0, "models on random halves, for attacks that know each example's difficulty; 16 standard, 64 rigorous"
+    )
+    shadow_models: NonNegativeInt = hyper(
+        0, "models of each method that forget random sets, for the privacy games; a multiple of 3; 48 rigorous"
+    )
+    swap_models: NonNegativeInt = hyper(0, "models of each method in pairs with exchanged requests, for the swap test; even; 24 rigorous")
+    doses: tuple[Fraction, ...] = hyper(
+        (), "shares of the forget set with which models are retrained, to see how small a leak is seen; rigorous: .05, .1, .25, .5"
+    )
+    downstream: Text = hyper("", "folder of pictures, one folder a class, to which features are transferred; from the standard tier on")
     batch_size: PositiveInt = hyper(250, "examples in a forward pass while scoring")
+    executor: Literal["auto", "processes", "vectorized"] = hyper(
+        "auto", "how pools are trained: worker processes, many nets at once, or on a GPU whichever a short measurement finds faster"
+    )
     workers: NonNegativeInt = hyper(0, "processes that train and unlearn; 0 takes one for each processor")
     threads: PositiveInt = hyper(1, "threads of each process on a CPU; another number gives other rounding, and so other run folders")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes(cls, values: Any) -> Any:
+        """Fill what is open by the tier's sizes, so that a printed configuration says what runs."""
+        if not isinstance(values, dict) or values.get("tier", "fast") not in TIER_SIZES:
+            return values
+        sizes = TIER_SIZES[values.get("tier", "fast")]
+        filled = {"seeds": sizes["seeds"], **{key: value for key, value in values.items() if value is not None}}
+        if isinstance(filled["seeds"], int):
+            filled.setdefault("retrained", filled["seeds"] * sizes["halves"])
+        filled.setdefault("base_models", sizes["base_models"])
+        filled.setdefault("shadow_models", sizes["shadow_models"])
+        filled.setdefault("swap_models", sizes.get("swap_models", 0))
+        filled.setdefault("doses", (0.05, 0.1, 0.25, 0.5) if values.get("tier") == "rigorous" else ())
+        return filled
 
 
 KINDS = {"data": "datasets", "model": "models", "train": "recipes", "forget": "scenarios", "method": "methods"}
@@ -136,6 +178,7 @@ def build(kind: str, values: str | dict[str, Any], where: str, defaults: dict[st
         fields[component.prefix_field] = tail
     elif head in component.aliases and head in _choices(component):
         fields.setdefault(component.prefix_field, head)
+    fields = {**component.presets.get(head, {}), **fields}
     return validate(component, {**(defaults or {}), **fields}, where)
 
 
@@ -330,7 +373,7 @@ class Experiment(BaseModel):
     forget: Any = None
     method: Any = None
     addons: tuple[Any, ...] = ()
-    evaluate: Evaluate = Evaluate()
+    evaluate: Evaluate = Field(default_factory=Evaluate)
     seed: NonNegativeInt = 0
     device: str = "auto"
     out: str = "runs"

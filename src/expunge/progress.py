@@ -37,8 +37,10 @@ class Progress:
             getattr(self, f"_on_{event['event']}", lambda event: None)(event)
 
     def _on_plan(self, event: dict[str, Any]) -> None:
-        self.total = len(event["jobs"])
-        self.all = self.bars.add_task("all runs", total=self.total)
+        self.total += len(event["jobs"])
+        if self.all is None:
+            self.all = self.bars.add_task("all runs", total=self.total)
+        self.bars.update(self.all, total=self.total)
 
     def _on_warning(self, event: dict[str, Any]) -> None:
         self.console.print(f"warning: {event.get('title', '')}: {event.get('message', event)}", markup=False)

@@ -100,6 +100,40 @@ def test_pools_of_different_recipes_never_share_a_cache(tmp_path):
     assert len(folders) == 4
 
 
+def test_a_swap_exchanges_the_requests_of_two_models_and_nothing_else(tmp_path):
+    before, after = (Pool(workplace(tmp_path), kind) for kind in ("swap_original", "swap_unlearned"))
+    assert np.array_equal(before.targets, after.targets)
+    plan, trained = states(after, 4), states(before, 4)
+    assert np.array_equal(trained == OUT, plan == OUT) and set(plan[:, after.targets].ravel()) == {OUT, FORGET}
+    for first, second in (plan[:2], plan[2:]):
+        assert (first[after.targets] + second[after.targets] == FORGET).all()
+        assert abs(int((first == FORGET).sum()) - int((second == FORGET).sum())) <= 1
+    others = np.setdiff1d(after.candidates, after.targets)
+    assert (plan[:, others] == IN).all() and not np.array_equal(plan[0], plan[2])
+    seeds = [after.training_seed(number) for number in range(4)]
+    assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
+
+
+def test_retraining_knows_nothing_of_a_swap(tmp_path):
+    work = workplace(tmp_path, "method=retrain")
+    pool = Pool(work, "swap_unlearned")
+    margins = pool.fill(2, lambda event: None).margins([0, 1])
+    assert np.array_equal(margins[0], margins[1])
+
+
+def test_a_dose_is_a_share_of_the_forget_set(tmp_path):
+    work = workplace(tmp_path)
+    forget, retain = work.split.forget, work.split.retain
+    doses = [states(Pool(work, "dose", dose=share), 2) for share in (0.0, 0.25, 0.5, 1.0)]
+    for share, plan in zip((0.0, 0.25, 0.5, 1.0), doses, strict=True):
+        assert ((plan[:, forget] == IN).sum(axis=1) == round(share * len(forget))).all() and (plan[:, retain] == IN).all()
+    assert (doses[1] <= doses[2]).all() and not np.array_equal(doses[1][0], doses[1][1])
+    assert Pool(work, "dose", dose=0.25).cache().folder != Pool(work, "dose", dose=0.5).cache().folder
+    assert Pool(work, "dose", dose=0.5).fill(1, lambda event: None).rows() == [0]
+    with pytest.raises(BadInput, match="share"):
+        Pool(work, "dose", dose=1.5).check(1)
+
+
 @pytest.mark.parametrize(
     ("kind", "size", "message"), [("base", 3, "multiple of 2"), ("shadow_unlearned", 4, "multiple of 3"), ("base", 0, "got 0")]
 )

@@ -152,7 +152,7 @@ def test_every_example_is_forwarded_exactly_once_for_all_metrics(tmp_path):
     from expunge.metrics import default_metrics
 
     view = evidence.view(logits, work.data, work.split)
-    for metric in default_metrics("random"):
+    for metric in (metric for metric in default_metrics("random") if not metric.inspection):
         metric.compare(view, view) if metric.is_pair() else metric.measure(view)
     assert bool((seen == 1).all())
 

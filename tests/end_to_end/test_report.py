@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from browser.report_record import METHODS, NAMES, failure, record
+from browser.report_record import METHODS, METRICS, NAMES, failure, full, record
 from expunge.errors import BadInput
 from expunge.metrics.table import Failure
-from expunge.report import html, terminal
+from expunge.report import audits, doses, html, terminal
 from expunge.report.cautions import cautions
-from expunge.report.columns import columns, percent
+from expunge.report.columns import KEY, columns, group, percent
+from expunge.report.headline import card
 from expunge.report.histograms import FLOOR, shares
 
 HOSTILE = ("</script><script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "שלום \u202eevil", "{{ 7 * 7 }}", "<!--", "a'b&amp;c")
@@ -54,6 +55,12 @@ class Page(HTMLParser):
 def one():
     lost = {"lost": failure(), "half_lost": failure()}
     return record(methods={name: METHODS[name] for name in ("finetune", "salun")}, seeds=4, retrained=5, failures=lost)
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """A record of the highest tier."""
+    return full(metrics=METRICS, shadows=12)
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +143,9 @@ def test_a_row_that_lost_some_seeds_shows_numbers_and_reason():
 
 def test_reference_rows_are_pinned_first(page):
     names = [text for text in page.texts["bdi"] if text in ("original", "retrained", "finetune", "salun")]
-    assert names[:2] == ["finetune", "salun"], "the verdict list has methods only"
-    assert names[2:6] == ["original", "retrained", "finetune", "salun"]
+    assert names[:4] == ["original", "retrained", "finetune", "salun"], "the headline"
+    assert names[4:8] == ["finetune", "salun", "original", "retrained"], "the cards: what the reader came for, then the controls"
+    assert names[8:12] == ["original", "retrained", "finetune", "salun"], "the table"
 
 
 def test_a_method_never_reads_as_proven(page):
@@ -176,8 +184,8 @@ def test_one_seed_and_one_retrained_model_give_a_report_that_says_so():
 
 
 def test_records_of_another_format_are_refused(one):
-    with pytest.raises(BadInput, match="reads format 1"):
-        html.render([{**one, "format": 2}])
+    with pytest.raises(BadInput, match="reads format 2"):
+        html.render([{**one, "format": 1}])
     with pytest.raises(BadInput, match="no record"):
         html.render([])
 
@@ -192,9 +200,40 @@ def test_csv_holds_every_number_in_full_precision(one, page):
             assert [float(value) for value in line["per_seed"].split()] == cell["per_seed"]
             assert line["in_band"] == ("" if cell["in_band"] is None else str(cell["in_band"]).lower())
     assert float(found["salun", "seconds_ratio"]["value"]) == METHODS["salun"]["seconds"]
+    assert [found["salun", name]["kind"] for name in ("churn", "seconds_ratio")] == ["metric", "cost"]
     assert found["lost", ""]["status"] == "diverged"
     link = next(attributes["href"] for _, attributes in page.elements if attributes.get("download") == "table.csv")
     assert base64.b64decode(link.partition(",")[2]).decode() == terminal.csv(one)
+
+
+def test_csv_holds_audits_and_doses(deep):
+    lines = list(csv.DictReader(io.StringIO(terminal.csv(deep))))
+    found = {(line["row"], line["metric"]): line for line in lines}
+    assert len(found) == len(lines), "no two lines are about the same"
+    for name, head in deep["audits"]["audits"].items():
+        for row, cell in head["rows"].items():
+            line = found[row, name]
+            assert line["kind"] == "audit" and float(line["value"]) == cell["value"]
+            assert [line["p_value"], line["p_holm"]] == ["" if cell[key] is None else repr(cell[key]) for key in ("p_value", "p_holm")]
+            assert line["band_high"] == ("" if head["null"]["high"] is None else repr(head["null"]["high"]))
+    for name, held in deep["doses"].items():
+        assert float(found["", f"{name}.spearman"]["value"]) == held["spearman"]
+        assert found["", f"{name}.detectable"]["value"] == ("" if held["detectable"] is None else repr(held["detectable"]))
+        for dose, power in zip(held["doses"], held["power"], strict=True):
+            assert float(found["", f"{name}.power.{dose:g}"]["value"]) == power
+
+
+@pytest.mark.parametrize("width", [200, 120, 80, 60, 40])
+def test_terminal_headline_fits_its_terminal_and_names_every_part(deep, width):
+    console = Console(width=width, file=io.StringIO())
+    console.print(terminal.table(deep))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    shown = text[text.index("Told apart from retrained models") :]
+    for word in ("whole", "forget", "unlearned", "retraining", "cost", *METHODS.keys() & deep["cost"].keys()):
+        assert word in shown
+    assert " to " in shown or width == 80, "the interval goes before a part does"
+    assert "▲" in shown and "▼" in shown, "colour is never the only sign"
 
 
 @pytest.mark.parametrize("width", [160, 120, 80, 40])
@@ -203,7 +242,7 @@ def test_terminal_table_fits_its_terminal(one, width):
     console.print(terminal.table(one))
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= width
-    rows = [line for line in lines if re.match(r" ?[✕○?] \w+ +[\d–d−]", line)]
+    rows = [line for line in lines if re.match(r" ?[✕○?] \w+ +[\d–d−]", line)][:6]
     assert [row.split()[1] for row in rows] == ["original", "retrained", "finetune", "salun", "lost", "half_lost"]
     assert "UA" in console.file.getvalue() and ("▼" in rows[0] or "▲" in rows[0])
     assert len([line for line in lines if re.match(r"[✕○?] \w+ (fails|no)\b", line)]) == 6
@@ -223,6 +262,8 @@ def test_terminal_is_not_steered_by_names(one):
 def test_columns_start_with_the_key_metrics_and_keep_all(one):
     shown = columns(one["table"])
     assert [column.name for column in shown][:3] == ["unlearning_accuracy", "retain_accuracy", "test_accuracy"]
+    assert all(group(name) == "inside" for name in ("linear_probe", "retain_only_relearning")) and group("rmia") == "attacks"
+    assert group("nobody_knows") == "outputs" and set(KEY) >= {"rmia", "lira_online", "linear_probe", "retain_only_relearning"}
     assert sorted(column.name for column in shown) == sorted(one["table"]["metrics"])
     assert all(column.about for column in shown)
 
@@ -258,3 +299,95 @@ def test_copies_are_told_apart_by_their_places():
         "2 forget examples have an exact copy in the test set.",
         "3 retain examples have an exact copy in the test set.",
     ]
+
+
+def test_audits_say_where_a_value_lies_as_the_record_has_it(deep):
+    made = audits.present(deep)
+    assert made["reason"] is None and [name for name, _ in made["skipped"]] == ["forgetting quality", "one-run epsilon", "swap advantage"]
+    for shown in made["audits"]:
+        head = deep["audits"]["audits"][shown["name"]]
+        assert shown["summary"] == head["summary"] and len(shown["cells"]) == len(made["rows"])
+        for row, cell in zip(made["rows"], shown["cells"], strict=True):
+            held = head["rows"].get(row)
+            assert (cell is None) == (held is None)
+            if cell is None:
+                continue
+            assert cell["value"] == held["value"]
+            assert (cell["side"] in ("above", "below")) == (held["in_band"] is False or held["finding"] is not None) == bool(cell["mark"])
+            if held["in_band"] is False:
+                assert cell["bar"] is None or cell["bar"]["shape"] != "dot"
+    assert made["notes"] == ["noisy_ascent: no models to compare."]
+
+
+def test_audits_say_what_could_not_be_measured_and_how_tight_a_bound_can_be(deep):
+    page = Page(html.render([deep]))
+    text = " ".join(page.texts["main"])
+    assert "not measurable at n =" in text and "a perfect attack:" in text and "noticed in 80 % of cases" in text
+    assert "needs 16 models on each side, there are 8 and 8" in text
+    assert "no two models of this row agree on what there is" in text
+
+
+def test_without_enough_models_the_page_says_so_and_what_to_do(one):
+    text = " ".join(Page(html.render([one])).texts["main"])
+    assert one["audits"]["reason"] in text
+    assert audits.present(one)["audits"] == []
+    assert doses.present(one) is None and "How small a leak would be noticed" not in text
+
+
+def test_rows_of_copies_are_named_and_not_judged(deep):
+    copied = copy.deepcopy(deep)
+    copied["audits"]["copies"] = ["finetune"]
+    for head in copied["audits"]["audits"].values():
+        head["rows"].pop("finetune", None)
+    assert "finetune: not compared, because two of its models are the same." in audits.present(copied)["notes"]
+    assert "finetune" not in audits.present(copied)["rows"] and html.render([copied])
+
+
+def test_an_audit_that_a_row_has_too_few_models_for_keeps_its_reason(deep):
+    thin = copy.deepcopy(deep)
+    cell = thin["audits"]["audits"]["klom"]["rows"]["salun"]
+    cell |= {"value": None, "note": "not measured: needs 8 models on each side", "in_band": None, "p_value": None, "p_holm": None}
+    text = html.render([thin])
+    assert text.count("not measured: needs 8 models on each side") >= 2
+    assert [line for line in csv.DictReader(io.StringIO(terminal.csv(thin))) if line["metric"] == "klom" and line["row"] == "salun"][0][
+        "value"
+    ] == ""
+
+
+def test_doses_stand_from_the_most_sensitive_metric_to_the_blind_one(deep):
+    made = doses.present(deep)
+    seen = [row["detectable_value"] for row in made["rows"]]
+    there = [value for value in seen if value is not None]
+    assert there == sorted(there) and seen[len(there) :] == [None] * (len(seen) - len(there)) and 0 < len(there) < len(seen)
+    for row in made["rows"]:
+        held = deep["doses"][row["name"]]
+        assert [point["seen"] for point in row["points"]] == [power >= 0.8 for power in held["power"]]
+        assert row["detectable"] or row["reason"] == held["reason"]
+        heights = [point["y"] for point in row["points"]]
+        assert heights == pytest.approx([doses.HEIGHT - doses.EDGE - 30 * power for power in held["power"]], abs=0.01)
+    unknown = {"doses": {"churn": {"spearman": None, "p_value": None, "doses": [], "power": [], "detectable": None, "reason": "too few"}}}
+    (row,) = doses.present(deep | unknown)["rows"]
+    assert row["spearman"] is None and row["points"] == [] and html.render([deep | unknown])
+
+
+def test_completeness_is_shown_for_tests_that_have_it(deep):
+    page = Page(html.render([deep]))
+    shown = [attributes["data-number"] for tag, attributes in page.elements if tag == "td" and "data-number" in attributes]
+    indices = [
+        cell["completeness"]["value"]
+        for row in deep["table"]["rows"]
+        for cell in row["cells"].values()
+        if cell.get("completeness") is not None
+    ]
+    assert len(indices) > 5 and {str(index) for index in indices} <= set(shown)
+
+
+@pytest.mark.parametrize("value, text", [(0.5, ".50"), (1.0, "1.00"), (0.0, ".00"), (-0.3, "−.30"), (-0.001, ".00"), (10.5, "10.50")])
+def test_numbers_of_the_headline_keep_every_digit_before_the_point(deep, value, text):
+    changed = copy.deepcopy(deep)
+    cell = changed["audits"]["audits"]["set_classifier"]["rows"]["salun"]
+    cell |= {"value": value, "interval": None, "in_band": True, "finding": None}
+    entry = card(changed, "salun").entries[0]
+    assert entry.short == text and f"AUC of {text};" in entry.sentence and entry.mark == ""
+    cell |= {"in_band": False, "side": "above"}
+    assert card(changed, "salun").entries[0].mark == "▲" and card(changed, "salun").entries[0].inside is False

@@ -7,12 +7,13 @@ import numpy as np
 from expunge import runs
 from expunge.config import Experiment
 from expunge.errors import RunFailed
-from expunge.pools import stages
+from expunge.pools import rankings, stages
 from expunge.pools.stages import Run, Workplace
 
 
 def train(experiment: Experiment, progress: Any) -> list[str]:
     """Train the original and return what to print."""
+    _rank(experiment, progress)
     stages.check_model(Workplace(experiment))
     runs.check_writable(Workplace(experiment).out)
     with progress as shown:
@@ -27,6 +28,7 @@ def unlearn(experiment: Experiment, progress: Any) -> list[str]:
     Raises:
         RunFailed: the run stopped being finite; its folder holds the last good weights, and no result.
     """
+    _rank(experiment, progress)
     stages.check_model(Workplace(experiment))
     stages.check_request(Workplace(experiment))
     runs.check_writable(Workplace(experiment).out)
@@ -44,6 +46,13 @@ def unlearn(experiment: Experiment, progress: Any) -> list[str]:
         f"cost: {cost['seconds']:.1f} s, {cost['passes']} sample passes",
         f"weights: {run.folder / 'weights.safetensors'}",
     ]
+
+
+def _rank(experiment: Experiment, progress: Any) -> None:
+    """Make the ranking that the request rests on, if it does."""
+    if experiment.forget is not None and experiment.forget.ranks:
+        with progress as shown:
+            rankings.prepare([Workplace(experiment)], shown.report)
 
 
 def evaluate(experiment: Experiment, progress: Any) -> list[str]:

@@ -1,5 +1,6 @@
 """What a model says about every example: one forward pass, kept on disk, read by every metric."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from expunge.data.split import PARTS, Split
 from expunge.engine.parameters import modes_kept
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput
-from expunge.metrics.view import View
+from expunge.metrics.view import Reference, View
 from expunge.runs import atomic_write
 
 
@@ -53,7 +54,14 @@ def load(path: Path) -> np.ndarray:
         raise BadInput(str(path), f"cannot be read: {error}.", "Delete its folder; it is made again.") from None
 
 
-def view(logits: np.ndarray, data: Data, split: Split, triggered: np.ndarray | None = None) -> View:
+def view(
+    logits: np.ndarray,
+    data: Data,
+    split: Split,
+    triggered: np.ndarray | None = None,
+    references: Mapping[str, Reference] | None = None,
+    inspection: Mapping[str, np.ndarray] | None = None,
+) -> View:
     """Return what a model says about each part of a split.
 
     Args:
@@ -61,6 +69,8 @@ def view(logits: np.ndarray, data: Data, split: Split, triggered: np.ndarray | N
         data: the data set.
         split: which examples are what.
         triggered: logits of ``split.triggered_test``, float32 ``[n, C]``, where a backdoor is forgotten.
+        references: part -> what the base pool says about it, where there is one.
+        inspection: what was found inside the model, where somebody looked.
 
     Raises:
         BadInput: ``triggered`` does not fit the split.
@@ -74,4 +84,9 @@ def view(logits: np.ndarray, data: Data, split: Split, triggered: np.ndarray | N
         if attack is None or len(attack) != len(triggered):
             raise BadInput("evidence", f"{len(triggered)} outputs for pictures with a trigger do not fit the split.", "Make the run again.")
         seen["triggered"], truth["triggered"] = np.array(triggered, dtype=np.float32), attack.labels.numpy()
-    return View(seen, truth)
+    swapped = split.swapped_test(data)
+    if swapped is not None and len(swapped):
+        assert split.alteration is not None and split.alteration.swapped is not None
+        seen["swapped"] = np.ascontiguousarray(logits[swapped], dtype=np.float32)
+        truth["swapped"] = sum(split.alteration.swapped) - labels[swapped]
+    return View(seen, truth, dict(references or {}), dict(inspection or {}))

@@ -17,13 +17,24 @@ from expunge.attacks.margins import design
 from expunge.data.split import Split
 from expunge.engine.randomness import derive
 from expunge.errors import BadInput
-from expunge.pools import executor, stages
+from expunge.pools import executor, stages, vectorized
 from expunge.pools.cache import FORGET, IN, OUT, EvidenceCache
 from expunge.pools.executor import Job
 from expunge.pools.stages import Run, Workplace
 
 Report = Callable[[dict[str, Any]], None]
-Kind = Literal["base", "original", "retrained", "unlearned", "shadow_original", "shadow_unlearned"]
+Kind = Literal[
+    "base",
+    "original",
+    "retrained",
+    "unlearned",
+    "shadow_original",
+    "shadow_retrained",
+    "shadow_unlearned",
+    "swap_original",
+    "swap_unlearned",
+    "dose",
+]
 
 KINDS: dict[str, str] = {
     "base": "trained on random halves; models 2j and 2j + 1 on complementary ones",
@@ -31,7 +42,11 @@ KINDS: dict[str, str] = {
     "retrained": "trained without the forget set",
     "unlearned": "original k after unlearning the forget set",
     "shadow_original": "trained on a random two thirds of the targets and on all other examples",
+    "shadow_retrained": "trained as shadow original k, without the half of its targets that shadow unlearned k forgets",
     "shadow_unlearned": "shadow original k after unlearning half of its targets",
+    "swap_original": "trained on half of the targets and on all other examples; models 2j and 2j + 1 on complementary halves, of one seed",
+    "swap_unlearned": "swap original k after unlearning all of its targets",
+    "dose": "trained without the forget set but for a random share of it",
 }
 """What the models of each kind of pool have been through."""
 
@@ -45,12 +60,14 @@ class Pool:
         kind: see ``KINDS``.
         target_fraction: share of the training examples that take turns in the shadow pools; each is in, forgotten and out equally often.
         offset: number of the first seed, so that a second pool of the same kind shares no model with the first.
+        dose: share of the forget set that each model of a ``dose`` pool keeps, drawn anew for each; larger doses hold the smaller ones.
     """
 
     work: Workplace
     kind: Kind
     target_fraction: float = 0.3
     offset: int = 0
+    dose: float = 0.0
 
     @cached_property
     def candidates(self) -> np.ndarray:
@@ -62,7 +79,20 @@ class Pool:
     @property
     def seed(self) -> int:
         """Seed of the pool's plan: which examples are in which model."""
-        return derive(self.work.experiment.seed, "pool", self.kind.removesuffix("_unlearned").removesuffix("_original")) % 2**32
+        apart = (self.offset,) if self.offset else ()  # a second pool has other halves too, not only other seeds
+        return derive(self.work.experiment.seed, "pool", self.family, *apart) % 2**32
+
+    @property
+    def family(self) -> str:
+        """What pools share that share their plan and their training seeds."""
+        return next((name for name in ("shadow", "swap") if self.kind.startswith(name)), self.kind)
+
+    def training_seed(self, number: int) -> int:
+        """Return the training seed of model ``number``; models that are judged share none with those of base and shadow pools."""
+        if self.kind in ("original", "retrained", "unlearned"):
+            return self.work.seed_of(self.offset + number)
+        place = number // 2 if self.family == "swap" else number  # the two models of a swap differ in the request alone
+        return derive(self.work.experiment.seed, "training seed", self.family, self.offset + place)
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -73,7 +103,7 @@ class Pool:
     @property
     def multiple(self) -> int:
         """The pool's size must be a multiple of this for every example to be in each state equally often."""
-        return {"base": 2, "shadow_original": 3, "shadow_unlearned": 3}.get(self.kind, 1)
+        return {"base": 2, "shadow": 3, "swap": 2}.get(self.family, 1)
 
     def state(self, number: int) -> np.ndarray:
         """Return what each example is in the life of model ``number``: OUT, IN or FORGET, uint8 ``[N + T]`` in canonical order."""
@@ -83,11 +113,23 @@ class Pool:
         elif self.kind.startswith("shadow"):
             state[self.candidates] = IN
             plan = self._plan(number, len(self.targets), 3)
-            state[self.targets] = np.where((plan == FORGET) & (self.kind == "shadow_original"), IN, plan)
-        else:
+            state[self.targets] = np.where(plan == FORGET, {"shadow_original": IN, "shadow_retrained": OUT}.get(self.kind, FORGET), plan)
+        elif self.family == "swap":
+            state[self.candidates] = IN
+            held = IN if self.kind == "swap_original" else FORGET
+            state[self.targets] = np.where(self._plan(number, len(self.targets), 2) == IN, held, OUT)
+        elif self.kind == "dose":
             state[self.work.split.retain] = IN
+            state[self._dosed(number)] = IN
+        else:
+            state[self.work.split.retain if self.kind == "retrained" else self.work.split.kept] = IN
             state[self.work.split.forget] = {"original": IN, "retrained": OUT, "unlearned": FORGET}[self.kind]
         return state
+
+    def _dosed(self, number: int) -> np.ndarray:
+        """Return canonical indices of the forget examples that model ``number`` of a dose pool keeps."""
+        order = np.random.default_rng([self.seed, 2, number]).permutation(len(self.work.split.forget))
+        return self.work.split.forget[order[: round(self.dose * len(order))]]
 
     def _plan(self, number: int, examples: int, states: int) -> np.ndarray:
         blocks = number // states + 1
@@ -104,31 +146,64 @@ class Pool:
             "train": work.experiment.train.tree(),
             "method": work.experiment.method.tree() if self.kind.endswith("unlearned") else None,
             "addons": [addon.tree() for addon in work.experiment.addons] if self.kind.endswith("unlearned") else [],
-            "target_fraction": self.target_fraction if self.kind.startswith("shadow") else None,
+            "target_fraction": self.target_fraction if self.family in ("shadow", "swap") else None,
+            **({"dose": self.dose} if self.kind == "dose" else {}),
             "seed": work.experiment.seed,
             "offset": self.offset,
             "transform": "none",
             "code": stages.code_fingerprint("engine", "models", "data", "training", "methods", "addons"),
+            **vectorized.promise(work),
         }
         folder = work.out / "evidence" / f"{self.kind}-{config.fingerprint(manifest)}"
         return EvidenceCache(folder, manifest, work.data.labels.numpy(), work.data.num_classes)
 
     def fill(self, size: int, report: Report) -> EvidenceCache:
-        """Return the cache with rows 0 to ``size`` - 1, making those that are missing or damaged in worker processes.
+        """Return the cache with rows 0 to ``size`` - 1, making those that are missing or damaged.
+
+        Models are trained in worker processes or many at once, as ``evaluate.executor`` says; unlearning is done in worker processes.
 
         Raises:
-            BadInput: a size for which the plan is not balanced, or a request or method is missing.
+            BadInput: a size for which the plan is not balanced, a request or method is missing, or an executor that cannot do it.
             WorkersLost: a worker died; what had finished is kept.
         """
         self.check(size)
+        together = vectorized.chosen(self.work, size, report)
         cache = self.cache()
         there = set(cache.rows(upto=size))
         missing = [number for number in range(size) if number not in there]
-        arguments = {"tree": self.work.experiment.tree(), "kind": self.kind, "target_fraction": self.target_fraction, "offset": self.offset}
+        plan = {"kind": self.kind, "target_fraction": self.target_fraction, "offset": self.offset, "dose": self.dose}
+        arguments = {"tree": self.work.experiment.tree(), **plan}
         jobs = [Job(f"{self.kind}/{number}", "expunge.pools.pool:fill_row", {**arguments, "number": number}) for number in missing]
         report({"event": "plan", "jobs": [job.key for job in jobs]})
+        if together and missing:
+            self._train_together(missing, cache, report)
+            if not self.kind.endswith("unlearned"):
+                return cache
+            jobs = [replace(job, arguments={**job.arguments, "together": True}) for job in jobs]
         executor.run(jobs, self.work.experiment.evaluate.workers, report)
         return cache
+
+    def _train_together(self, numbers: list[int], cache: EvidenceCache, report: Report) -> None:
+        """Train models, of unlearned pools their originals, many at once; write the rows of those that are finished by that."""
+        indices, seeds = [self._examples(number) for number in numbers], [self.training_seed(number) for number in numbers]
+        titles = [self._title(number) for number in numbers]
+        for place, run in vectorized.train_chunks(self.work, indices, seeds, report, titles):
+            if not self.kind.endswith("unlearned"):
+                _write_row(self, cache, numbers[place], run, report)
+                report({"event": "done", "key": f"{self.kind}/{numbers[place]}"})
+
+    def _examples(self, number: int) -> np.ndarray:
+        """Return canonical indices of the examples that model ``number`` is trained on, before any unlearning."""
+        if self.kind == "unlearned":
+            return self.work.split.train
+        return (
+            self._split(number).train if self.kind in ("shadow_unlearned", "swap_unlearned") else np.flatnonzero(self.state(number) != OUT)
+        )
+
+    def _title(self, number: int) -> str:
+        """Return what the training of model ``number`` is called."""
+        made = {"unlearned": "original", "shadow_unlearned": "shadow original", "swap_unlearned": "swap original"}.get(self.kind, self.kind)
+        return f"{made} {number}"
 
     def check(self, size: int) -> None:
         """Refuse a pool that cannot be made, before any work."""
@@ -136,49 +211,67 @@ class Pool:
             raise BadInput("pool", f"no pool is called {self.kind!r}.", f"Allowed: {', '.join(KINDS)}.")
         if size < 1 or size % self.multiple:
             raise BadInput("pool", f"a balanced {self.kind} pool needs a multiple of {self.multiple} models, got {size}.")
-        if self.kind != "base" and not self.kind.startswith("shadow") and self.work.experiment.forget is None:
+        if not 0 <= self.dose <= 1:
+            raise BadInput("pool", f"a dose is a share of the forget set from 0 to 1, got {self.dose}.")
+        if self.family not in ("base", "shadow", "swap") and self.work.experiment.forget is None:
             raise BadInput("forget", f"a pool of {self.kind} models needs a request.", "For example forget=random.")
         if self.kind.endswith("unlearned") and self.work.experiment.method is None:
             raise BadInput("method", "a pool of unlearned models needs a method.", "For example method=salun.")
 
-    def run(self, number: int) -> Run:
-        """Return model ``number`` as a finished run, making it if need be."""
-        work, seed = self.work, self.work.seed_of(self.offset + number)
-        if self.kind == "unlearned":
-            start = stages.train(work, work.split.train, seed, f"original {number}")
-            return stages.unlearn(work, start.folder, seed, f"unlearned {number}")
-        if self.kind == "shadow_unlearned":
-            split = self._split(number)
-            start = stages.train(work, split.train, seed, f"shadow original {number}")
-            return stages.unlearn(work, start.folder, seed, f"shadow unlearned {number}", split)
-        return stages.train(work, np.flatnonzero(self.state(number) != OUT), seed, f"{self.kind} {number}")
+    def run(self, number: int, together: bool = False) -> Run:
+        """Return model ``number`` as a finished run, making it if need be.
+
+        Args:
+            number: of the model.
+            together: start from the original that the vectorised executor has made.
+        """
+        work, seed = self.work, self.training_seed(number)
+        trained = (vectorized.train if together else stages.train)(work, self._examples(number), seed, self._title(number))
+        if not self.kind.endswith("unlearned"):
+            return trained
+        split = None if self.kind == "unlearned" else self._split(number)
+        return stages.unlearn(work, trained.folder, seed, f"{self.kind.replace('_', ' ')} {number}", split)
 
     def _split(self, number: int) -> Split:
-        """Return the request of one shadow model: forget half of the targets that it was trained on."""
+        """Return the request of one model: of a shadow half of the targets that it was trained on, of a swap all of them."""
         state = self.state(number)
         forget, retain = np.flatnonzero(state == FORGET), np.flatnonzero(state == IN)
         return replace(
             self.work.split,
             forget=forget,
             retain=retain,
+            unknown=np.empty(0, dtype=np.int64),
             forget_classes=(),
             kind="random",
-            scenario={"name": "shadow", "number": number, "pool": self.seed},
+            scenario={"name": self.family, "number": number, "pool": self.seed},
         )
 
 
 def fill_row(
-    tree: dict[str, Any], kind: Kind, target_fraction: float, offset: int, number: int, results: dict[str, Any], report: Report
+    tree: dict[str, Any],
+    kind: Kind,
+    target_fraction: float,
+    offset: int,
+    number: int,
+    results: dict[str, Any],
+    report: Report,
+    together: bool = False,
+    dose: float = 0.0,
 ) -> str:
     """Make one model of a pool and write its row: what a worker does.
 
     Returns:
         The model's run folder.
     """
-    pool = Pool(Workplace(config.resolve(tree), report), kind, target_fraction, offset)
-    run = pool.run(number)
-    if run.status != "ok":
-        report({"event": "warning", "message": f"model {number} of the {kind} pool {run.status}: {run.record['failure']['reason']}"})
-        return str(run.folder)
-    pool.cache().write(number, np.ascontiguousarray(run.logits(), dtype=np.float32), pool.state(number))
+    pool = Pool(Workplace(config.resolve(tree), report), kind, target_fraction, offset, dose)
+    run = pool.run(number, together)
+    _write_row(pool, pool.cache(), number, run, report)
     return str(Path(run.folder))
+
+
+def _write_row(pool: Pool, cache: EvidenceCache, number: int, run: Run, report: Report) -> None:
+    """Write what a model says, unless it has diverged."""
+    if run.status != "ok":
+        report({"event": "warning", "message": f"model {number} of the {pool.kind} pool {run.status}: {run.record['failure']['reason']}"})
+        return
+    cache.write(number, np.ascontiguousarray(run.logits(), dtype=np.float32), pool.state(number))

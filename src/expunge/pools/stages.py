@@ -6,7 +6,7 @@ finished when its record exists; a stage that is called again then only looks it
 
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -67,18 +67,27 @@ def load_data(component: Component, device: torch.device) -> Data:
 
 
 @cache
-def _make_split(data: str, scenario: str, seed: int, validation_fraction: float, device: torch.device) -> Split:
+def _make_split(data: str, scenario: str, seed: int, validation_fraction: float, device: torch.device, ranking: Path | None) -> Split:
     component = config.build("scenarios", config.parse_yaml(scenario, "forget"), "forget")
-    return make_split(_load_data(data, device), component, seed, validation_fraction)  # type: ignore[arg-type]
+    loaded = None
+    if ranking is not None:
+        from expunge.pools import rankings
+
+        loaded = rankings.load(ranking)
+    return make_split(_load_data(data, device), component, seed, validation_fraction, loaded)  # type: ignore[arg-type]
 
 
 @cache
 def code_fingerprint(*packages: str) -> str:
-    """Return a hash of the source files that decide weights, so that a changed program never reuses old results."""
+    """Return a hash of the source files that decide weights, so that a changed program never reuses old results.
+
+    Args:
+        packages: folders of the package, or single files.
+    """
     root = Path(expunge.__file__).parent
     hashed = hashlib.sha256()
     for package in packages:
-        for path in sorted((root / package).rglob("*.py")):
+        for path in [root / package] if package.endswith(".py") else sorted((root / package).rglob("*.py")):
             hashed.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return hashed.hexdigest()[:12]
 
@@ -102,11 +111,16 @@ class Workplace:
 
     @cached_property
     def split(self) -> Split:
-        """Which examples are forgotten, retained, held out."""
+        """Which examples are forgotten, retained, held out. A scenario that ranks examples by models has its ranking made here."""
         if self.experiment.forget is None:
             raise BadInput("forget", "there is no request.", "For example forget=random forget.fraction=0.1.")
         data, scenario = (config.to_yaml(part.tree()) for part in (self.experiment.data, self.experiment.forget))
-        return _make_split(data, scenario, self.experiment.seed, self.validation_fraction, self.device)
+        ranking = None
+        if self.experiment.forget.ranks:
+            from expunge.pools import rankings
+
+            ranking = rankings.find_or_make(self)
+        return _make_split(data, scenario, self.experiment.seed, self.validation_fraction, self.device, ranking)
 
     @property
     def validation_fraction(self) -> float:
@@ -134,7 +148,9 @@ class Workplace:
 
     def streams(self, split: Split | None = None) -> dict[str, Stream]:
         """Return what exists for a method: forget, retain and, unless it is empty, validation; of the request or of another split."""
-        found = {name: (split or self.split).stream(name, self.data) for name in ("forget", "retain", "validation")}
+        chosen = split or self.split
+        found = {name: chosen.stream(name, self.data) for name in ("forget", "retain", "validation")}
+        found["retain"] = Stream("retain", found["retain"].source, torch.from_numpy(chosen.kept))
         return {name: stream for name, stream in found.items() if len(stream)}
 
     @cached_property
@@ -194,19 +210,7 @@ def train(work: Workplace, index: np.ndarray, seed: int, title: str) -> Run:
         title: what progress reports call the run.
     """
     index = np.sort(np.asarray(index, dtype=np.int64))
-    identity = {
-        "stage": "train",
-        "data": work.data.fingerprint,
-        "augment": str(work.experiment.data.chosen_augmentation()),
-        "examples": hashlib.sha256(index.tobytes()).hexdigest()[:16],
-        "model": _architecture(work.experiment.model),
-        "train": work.experiment.train.tree(),
-        "precision": resolve_precision(getattr(work.experiment.train, "precision", "float32"), work.device),
-        "seed": seed,
-        "device": work.device.type,
-        "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
-        "code": code_fingerprint("engine", "models", "data", "training"),
-    }
+    identity = train_identity(work, index, seed)
 
     def compute(folder: Path, report: Report) -> tuple[nn.Module, dict[str, Any]]:
         model = work.new_model(seed, weights=False)
@@ -222,6 +226,23 @@ def train(work: Workplace, index: np.ndarray, seed: int, title: str) -> Run:
         return model, {"phases": outcome.phases, "cost": outcome.cost, "examples": len(index)}
 
     return _stage(work, identity, title, compute)
+
+
+def train_identity(work: Workplace, index: np.ndarray, seed: int) -> dict[str, Any]:
+    """Return all that decides the weights of a model trained in a worker process; ``index`` is ascending."""
+    return {
+        "stage": "train",
+        "data": work.data.fingerprint,
+        "augment": str(work.experiment.data.chosen_augmentation()),
+        "examples": hashlib.sha256(index.tobytes()).hexdigest()[:16],
+        "model": _architecture(work.experiment.model),
+        "train": work.experiment.train.tree(),
+        "precision": resolve_precision(getattr(work.experiment.train, "precision", "float32"), work.device),
+        "seed": seed,
+        "device": work.device.type,
+        "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
+        "code": code_fingerprint("engine", "models", "data", "training"),
+    }
 
 
 def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split: Split | None = None) -> Run:
@@ -382,11 +403,10 @@ def _file_hash(path: Path | None) -> str:
 def _stage(
     work: Workplace, identity: dict[str, Any], title: str, compute: Callable[[Path, Report], tuple[nn.Module, dict[str, Any]]]
 ) -> Run:
-    folder = work.out / f"{identity['stage']}-{fingerprint(identity)}"
-    found, attack = _finished(folder), work.triggered_test
-    if found is not None and (attack is None or found.status != "ok" or found.triggered() is not None):
-        work.report({"event": "found", "title": title, "folder": str(folder)})
+    found = look_up(work, identity, title)
+    if found is not None:
         return found
+    folder = folder_of(work, identity)
     _prepare(work, folder, identity)
     if work.device.type == "cpu":
         torch.set_num_threads(work.experiment.evaluate.threads)
@@ -397,9 +417,64 @@ def _stage(
         work.report({**event, "title": title})
 
     model, record = compute(folder, report)
+    return _finish(work, identity, title, model, record, lambda: _outputs(work, model))
+
+
+def folder_of(work: Workplace, identity: dict[str, Any]) -> Path:
+    """Return the folder of the run that an identity names."""
+    return work.out / f"{identity['stage']}-{fingerprint(identity)}"
+
+
+def look_up(work: Workplace, identity: dict[str, Any], title: str) -> Run | None:
+    """Return a finished run, and tell that it was found; None if it is still to be made."""
+    folder = folder_of(work, identity)
+    found, attack = _finished(folder), work.triggered_test
+    if found is None or (attack is not None and found.status == "ok" and found.triggered() is None):
+        return None
+    work.report({"event": "found", "title": title, "folder": str(folder)})
+    return found
+
+
+def keep(
+    work: Workplace,
+    identity: dict[str, Any],
+    title: str,
+    model: nn.Module,
+    record: dict[str, Any],
+    outputs: dict[str, np.ndarray],
+    events: Sequence[dict[str, Any]],
+) -> Run:
+    """Write the run folder of a model that was made elsewhere than in a stage of its own.
+
+    Args:
+        work: the experiment.
+        identity: what names the folder.
+        title: what the run is called.
+        model: with its final weights.
+        record: what its training did.
+        outputs: ``logits`` and, where a backdoor is forgotten, ``triggered``.
+        events: what its training reported.
+    """
+    folder = folder_of(work, identity)
+    _prepare(work, folder, identity)
+    for event in events:
+        runs.append_event(folder / "events.jsonl", **event)
+    return _finish(work, identity, title, model, record, lambda: outputs)
+
+
+def _finish(
+    work: Workplace,
+    identity: dict[str, Any],
+    title: str,
+    model: nn.Module,
+    record: dict[str, Any],
+    outputs: Callable[[], dict[str, np.ndarray]],
+) -> Run:
+    """Write evidence, weights and, last, the record."""
+    folder = folder_of(work, identity)
     record = {"status": "ok", **record, "title": title, "identity": identity, "weights": checkpoint.weights_hash(model)}
     if record["status"] == "ok":
-        record |= _collect(work, model, folder)
+        record |= _collect(outputs(), folder)
     checkpoint.save(model, folder / weights_name(record["status"]), work.experiment.tree())
     runs.write_json(folder / "record.json", record)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
@@ -407,12 +482,16 @@ def _stage(
     return Run(folder, record)
 
 
-def _collect(work: Workplace, model: nn.Module, folder: Path) -> dict[str, Any]:
-    """Write what a model says, and return what its record says about that."""
+def _outputs(work: Workplace, model: nn.Module) -> dict[str, np.ndarray]:
     size = work.experiment.evaluate.batch_size
     found = {"logits": evidence.collect(model, work.data, size)}
     if work.triggered_test is not None:
         found["triggered"] = evidence.outputs(model, work.triggered_test, size)
+    return found
+
+
+def _collect(found: dict[str, np.ndarray], folder: Path) -> dict[str, Any]:
+    """Write what a model says, and return what its record says about that."""
     rows = sum(int((~np.isfinite(logits).all(axis=1)).sum()) for logits in found.values())
     if rows:
         reason = f"its outputs are not finite for {rows} of {sum(map(len, found.values()))} examples"

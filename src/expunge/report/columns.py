@@ -13,11 +13,21 @@ KEY = (
     "attack_success_rate",
     "forgotten_class_test_accuracy",
     "loss_auc",
+    "rmia",
+    "lira_online",
+    "retain_only_relearning",
+    "linear_probe",
     "jensen_shannon",
     "churn",
     "average_gap",
 )
 """Metrics that are shown first, in this order, where a table has them."""
+
+ATTACKS = ("entropy_auc", "loss_auc", "loss_overlap", "modified_entropy_auc", "svc_membership", "threshold_membership")
+"""Membership attacks that do not stand in the folder of attacks."""
+
+GROUPS = {"outputs": "accuracy and outputs", "attacks": "membership attacks", "inside": "inside the network"}
+"""Group of metrics -> words."""
 
 AIMS = {
     "retrained": ("as retrained", "Should equal the retrained models' value; above and below both count against it."),
@@ -44,6 +54,7 @@ class Column:
         about: what the metric is; empty for a metric that this installation does not know.
         digits: decimals.
         key: whether it is among the metrics that are shown first.
+        group: see ``GROUPS``.
     """
 
     name: str
@@ -56,6 +67,7 @@ class Column:
     about: str
     digits: int
     key: bool
+    group: str = "outputs"
 
     @property
     def aim(self) -> str:
@@ -86,7 +98,18 @@ def columns(table: dict[str, Any]) -> list[Column]:
 
 def _column(name: str, head: dict[str, Any]) -> Column:
     fields = {key: head[key] for key in ("label", "unit", "target", "tested", "band", "band_reason")}
-    return Column(name=name, about=_about(name), digits=_digits(head), key=name in KEY, **fields)
+    return Column(name=name, about=_about(name), digits=_digits(head), key=name in KEY, group=group(name), **fields)
+
+
+def group(name: str) -> str:
+    """Return the group of a metric: that of its folder; ``outputs`` for one that this installation does not know."""
+    if name in ATTACKS:
+        return "attacks"
+    try:
+        folder = registry.find("metrics", name).__module__.split(".")[-2]
+    except BadInput:
+        return "outputs"
+    return folder if folder in GROUPS else "outputs"
 
 
 def _about(name: str) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from expunge.errors import BadInput
-from expunge.report import page, terminal
+from expunge.report import bars, page, terminal
 from expunge.runs import atomic_write
 
-FORMAT = 1
+FORMAT = 2
 """Of the records that this version reads."""
 
 
@@ -50,7 +50,7 @@ def render(records: list[dict[str, Any]]) -> str:
         style=_text("style.css"),
         scripts=scripts,
         policy=_policy(scripts),
-        bar=(page.BAR_WIDTH, page.BAR_HEIGHT),
+        bar=(bars.BAR_WIDTH, bars.BAR_HEIGHT),
     )
 
 

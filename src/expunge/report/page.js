@@ -45,7 +45,7 @@
     const wide = article.clientWidth > 600;
     const x = {
       type: "log", title: { text: "loss in nats", standoff: 8 }, anchor: strips.length > 1 ? `y${strips.length}` : "y",
-      range: [Math.log10(edges[0]), Math.log10(edges[edges.length - 1])], dtick: 1, exponentformat: "none", ticks: "outside",
+      range: [Math.log10(edges[0]), Math.log10(edges[edges.length - 1])], dtick: wide ? 1 : 2, exponentformat: "none", ticks: "outside",
     };
     const target = article.querySelector(".loss-chart");
     Plotly.react(target, figure.data, layout({

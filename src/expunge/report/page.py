@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
+from expunge.report import audits, doses
+from expunge.report.bars import bar
 from expunge.report.cautions import cautions
-from expunge.report.columns import AIMS, MARKS, Column, columns, half_width, outside, percent, ruling, side
-
-BAR_WIDTH, BAR_HEIGHT = 72, 10
-"""Of the small bar in a cell, in pixels. The band is its middle third; each end is one band's width away from it."""
+from expunge.report.columns import AIMS, GROUPS, MARKS, Column, columns, half_width, outside, percent, ruling, side
+from expunge.report.headline import card
 
 
 def present(record: dict[str, Any], number: int) -> dict[str, Any]:
@@ -30,7 +30,14 @@ def present(record: dict[str, Any], number: int) -> dict[str, Any]:
         "warnings": cautions(record["request"], table["rows"]),
         "summary": _summary(methods),
         "columns": shown,
-        "extra": sum(not column.key for column in shown),
+        "groups": _groups(shown),
+        "headline": _headline(record),
+        "audits": audits.present(record),
+        "doses": doses.present(record),
+        "completeness": _completeness(record, shown),
+        "unmeasured": _unmeasured(record),
+        "outputs_only": not any(column.group == "inside" for column in shown),
+        "per_example": not record["audits"].get("reason"),
         "pinned": pinned,
         "rows": methods,
         "controls": _controls(table["rows"]),
@@ -43,6 +50,61 @@ def present(record: dict[str, Any], number: int) -> dict[str, Any]:
         "provenance": _provenance(record["provenance"]),
         "histograms": bool(record.get("histograms", {}).get("loss")),
     }
+
+
+def _groups(shown: list[Column]) -> list[tuple[str, str, int]]:
+    """Return the choices of columns as (class, words, how many); none where every metric is a key metric."""
+    counts = [(name, words, sum(column.group == name for column in shown)) for name, words in GROUPS.items()]
+    key = sum(column.key for column in shown)
+    choices = [("key", "key metrics", key), *(choice for choice in counts if choice[2]), ("all", "all", len(shown))]
+    return choices if key < len(shown) else []
+
+
+def _headline(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the headline cards, methods first, and the table over them: parts that nobody measured are sentences below it."""
+    rows = record["table"]["rows"]
+    cards = {row["name"]: card(record, row["name"]) for row in rows}
+    first = next(iter(cards.values()))
+    parts = range(len(first.entries))
+    measured = [part for part in parts if any(held.entries[part].short != "–" for held in cards.values())]
+    retrained = [max((held.entries[part].retrained for held in cards.values()), key=len) for part in measured]
+    ordered = sorted(rows, key=lambda row: row["role"] != "unlearned")
+    return {
+        "heads": [first.entries[part].label for part in measured],
+        "table": [(row["name"], row["role"], ruling(row), [cards[row["name"]].entries[part] for part in measured]) for row in rows],
+        "retrained": retrained,
+        "missing": [first.entries[part].sentence for part in parts if part not in measured],
+        "power": first.power,
+        "cards": {row["name"]: cards[row["name"]] for row in ordered},
+        "single": sum(row["role"] == "unlearned" for row in rows) == 1,
+    }
+
+
+def _completeness(record: dict[str, Any], shown: list[Column]) -> dict[str, Any] | None:
+    """Return the completeness indices, tests by methods; None where there are none."""
+    methods = [row for row in record["table"]["rows"] if row["role"] == "unlearned" and row["cells"]]
+    tests = [column for column in shown if column.tested]
+    lines = [(column, [_index(row["cells"].get(column.name, {}).get("completeness")) for row in methods]) for column in tests]
+    kept = [(column, cells) for column, cells in lines if any(cells)]
+    return {"rows": [row["name"] for row in methods], "lines": kept, "dropped": len(lines) - len(kept)} if kept else None
+
+
+def _index(found: dict[str, float] | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    texts = {key: f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00") for key, value in found.items()}
+    return {"number": found["value"], **texts}
+
+
+def _unmeasured(record: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (row, metric, reason) of what a row gave too little evidence for, though others did not."""
+    skipped, heads = record["table"]["skipped"], record["table"]["metrics"]
+    return [
+        (row["name"], heads.get(name, {}).get("label", name), reason)
+        for row in record["table"]["rows"]
+        for name, reason in row.get("unmeasured", {}).items()
+        if name not in skipped
+    ]
 
 
 def asked(request: dict[str, Any]) -> str:
@@ -72,11 +134,12 @@ def _listed(names: list[str]) -> str:
 def _facts(request: dict[str, Any]) -> list[tuple[str, str]]:
     parts = [(part, f"{request[part]:,}") for part in ("forget", "retain", "validation", "test", "unseen")]
     models = [("seeds", str(request["seeds"])), ("retrained models", str(request["retrained"]))]
+    models += [("tier", request["tier"])] if "tier" in request else []
     return parts + models + [("scenario", _scenario(request["scenario"]))]
 
 
 def _scenario(scenario: dict[str, Any]) -> str:
-    fields = ", ".join(f"{key} {_plain(value)}" for key, value in scenario.items() if key != "name")
+    fields = ", ".join(f"{key} {_plain(value)}" for key, value in scenario.items() if key != "name" and value is not None)
     return f"{scenario.get('name', '')}{f' ({fields})' if fields else ''}"
 
 
@@ -130,7 +193,9 @@ def _row(row: dict[str, Any], record: dict[str, Any], shown: list[Column]) -> di
         "seeds": f"{row['seeds'] - row['failed_seeds']} of {row['seeds']} seeds" if row["failed_seeds"] else "",
         "outside": out,
         "tests": tests,
-        "cells": [_cell(column, row["cells"].get(column.name)) for column in shown] if row["cells"] else [],
+        "cells": [_cell(column, row["cells"].get(column.name), row.get("unmeasured", {}).get(column.name)) for column in shown]
+        if row["cells"]
+        else [],
         "time": percent(cost.get("seconds_ratio")),
         "time_ratio": cost.get("seconds_ratio"),
         "passes": percent(cost.get("passes_ratio")),
@@ -140,9 +205,9 @@ def _row(row: dict[str, Any], record: dict[str, Any], shown: list[Column]) -> di
     }
 
 
-def _cell(column: Column, cell: dict[str, Any] | None) -> dict[str, Any]:
+def _cell(column: Column, cell: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
     if cell is None:
-        return {"column": column, "value": None}
+        return {"column": column, "value": None, "reason": f"not measured: {reason}" if reason else "not measured"}
     where, spread = side(cell), half_width(cell)
     return {
         "column": column,
@@ -164,27 +229,16 @@ def _words(column: Column, cell: dict[str, Any], where: str) -> str:
     place = {"inside": "inside", "above": "above", "below": "below", "apart": "inside, but one model is far from the others,"}[where]
     finding = f" ({cell['finding']})" if cell["finding"] else ""
     note = f"; {cell['note']}" if cell["note"] else ""
+    index = cell.get("completeness")
+    note += f"; completeness {index['value']:.2f} ({index['low']:.2f} to {index['high']:.2f})" if index else ""
     return f"{value}, {place} the band {cell['band']['low']:.6g} to {cell['band']['high']:.6g}, p = {cell['p_value']:.2g}{finding}{note}"
 
 
 def _bar(column: Column, cell: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the pixel positions of a cell's bar; None without a band."""
-    band = cell["band"]
-    if band is None or band["high"] <= band["low"]:
-        return None
-    third = BAR_WIDTH / 3
-
-    def place(value: float) -> float:
-        return third + third * (value - band["low"]) / (band["high"] - band["low"])
-
-    def shown(value: float) -> float:
-        return round(min(max(place(value), 4), BAR_WIDTH - 4), 2)
-
-    at, interval = place(cell["value"]), cell["interval"]
-    shape = "left" if at < 0 else "right" if at > BAR_WIDTH else "dot" if cell["in_band"] else "diamond"
-    whisker = (shown(interval["low"]), shown(interval["high"])) if interval and shape not in ("left", "right") else None
-    free = {"zero_up_to_band": (0, third), "lower": (0, third), "higher": (2 * third, third)}.get(column.target)
-    return {"band": (third, third), "free": free, "at": shown(cell["value"]), "shape": shape, "whisker": whisker}
+    band, interval = cell["band"], cell["interval"]
+    free = {"zero_up_to_band": "below", "lower": "below", "higher": "above"}.get(column.target)
+    limits = (interval["low"], interval["high"]) if interval else None
+    return bar(cell["value"], limits, band and (band["low"], band["high"]), bool(cell["in_band"]), free)
 
 
 def _method(method: dict[str, Any]) -> dict[str, Any]:

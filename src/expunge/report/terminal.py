@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from expunge.report.cautions import cautions
 from expunge.report.columns import MARKS, Column, columns, half_width, percent, ruling, side
+from expunge.report.headline import Card, Entry, card
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table
     from rich.text import Text
 
@@ -24,6 +25,8 @@ SHOWN = (
     "churn",
 )
 """The columns of the terminal, the most important first: a narrow terminal drops them from the end."""
+
+HEADLINE = "Told apart from retrained models"
 
 COLORS = {"fails": "red", "open": "cyan", "none": "yellow"}
 
@@ -58,6 +61,7 @@ class TerminalTable:
         yield from self._notes(kept, spread)
         yield from self._cautions()
         yield from self._verdicts()
+        yield from self._headlines(console, options)
 
     def _layouts(self) -> Iterator[tuple[int, bool]]:
         """Yield (columns, whether to show intervals), the widest first: the last column goes before the intervals do."""
@@ -142,6 +146,73 @@ class TerminalTable:
             line.append(judged.word, style=f"bold {COLORS[judged.kind]}")
             yield line.append(f": {printable(_strongest(row, judged.detail))}" if judged.detail else "")
 
+    def _headlines(self, console: "Console", options: "ConsoleOptions") -> Iterator["RenderableType"]:
+        """Yield the headline cards: one line for each row, and the whole card in words where there is one method only."""
+        from rich.text import Text
+
+        record = self.record
+        cards = [card(record, row["name"]) for row in record["table"]["rows"]]
+        yield Text()
+        if record["audits"].get("reason"):
+            yield Text(f"How well an attacker tells the models apart was not measured: {record['audits']['reason']}", style="dim")
+            return
+        yield from _headline(cards, console, options)
+        yield Text(cards[0].power, style="dim")
+        methods = [card for card in cards if card.row not in ("original", "retrained")]
+        if len(methods) == 1:
+            yield Text()
+            yield Text(f"{printable(methods[0].row)}, in words", style="bold")
+            yield from (Text(f"  {entry.sentence}") for entry in methods[0].entries)
+            yield Text(f"  {_claim(methods[0])}")
+
+
+def _headline(cards: list[Card], console: "Console", options: "ConsoleOptions") -> Iterator["RenderableType"]:
+    """Yield the widest grid that fits: intervals beside the numbers, below them, or left out; one line for each row where none fits."""
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    shown = [place for place in range(len(cards[0].entries)) if any(card.entries[place].short != "–" for card in cards)]
+    for between in (" (", "\n(", None):
+        grid = _headline_grid(cards, shown, between)
+        if Measurement.get(console, options.update(max_width=10_000), grid).maximum <= options.max_width:
+            yield grid
+            return
+    yield Text(HEADLINE, style="bold")
+    for held in cards:
+        parts = [f"{held.entries[place].label} {_short(held.entries[place])}" for place in shown]
+        yield Text(f"  {printable(held.row)}: {'; '.join(parts)}")
+
+
+def _headline_grid(cards: list[Card], shown: list[int], between: str | None) -> "Table":
+    import textwrap
+
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=box.SIMPLE_HEAD, title=Text(HEADLINE, style="bold"), title_justify="left", pad_edge=False, collapse_padding=True)
+    grid.add_column("", no_wrap=True, max_width=24, overflow="ellipsis")
+    for place in shown:
+        grid.add_column(textwrap.fill(cards[0].entries[place].label, 16 if between == " (" else 10), justify="right", no_wrap=True)
+    for held in cards:
+        cells = [held.entries[place] for place in shown]
+        texts = [Text(_short(cell, between), style="red" if cell.inside is False else "") for cell in cells]
+        grid.add_row(Text(printable(held.row)), *texts)
+    return grid
+
+
+def _short(entry: Entry, between: str | None = " (") -> str:
+    """Return a number with its mark and, after ``between``, its interval; None leaves that out. Two numbers stand in two lines likewise."""
+    value, _, interval = entry.short.partition(" (")
+    value = value if between == " (" else value.replace(" / ", " /\n")
+    return entry.mark + value + (f"{between}{interval}" if interval and between else "")
+
+
+def _claim(held: Card) -> str:
+    if not held.unmet:
+        return "It matches retraining within the margins of this evaluation."
+    return f"That it matches retraining is not claimed: {'; '.join(held.unmet)}."
+
 
 def _strongest(row: dict[str, Any], detail: str) -> str:
     """Return the first finding alone: one line for each row; the report has the others."""
@@ -186,15 +257,18 @@ FIELDS = (
     "n",
     "per_seed",
     "reason",
+    "kind",
+    "p_holm",
 )
-"""Of the CSV, one line for each row and metric. ``per_seed`` holds values with a space between them, ``nan`` for a failed seed."""
+"""Of the CSV, one line for each row and metric. ``per_seed`` holds values with a space between them, ``nan`` for a failed seed; ``kind``
+is metric, audit, cost or dose. A dose line has no row: it is about a metric or an audit."""
 
 COSTS = {"seconds": "s", "passes": "passes", "peak_memory_bytes": "bytes", "seconds_ratio": "", "passes_ratio": ""}
 """Cost -> unit; costs follow the metrics of a row."""
 
 
 def csv(record: dict[str, Any]) -> str:
-    """Return the table as CSV with full precision: one line for each row and metric, and one for each cost; see ``FIELDS``.
+    """Return the table as CSV with full precision: one line for each row and metric, audit and cost, then the doses; see ``FIELDS``.
 
     A row without any model has one line, with its status and reason.
     """
@@ -203,8 +277,10 @@ def csv(record: dict[str, Any]) -> str:
     writer.writeheader()
     for row in record["table"]["rows"]:
         known = {"row": row["name"], "role": row["role"], "status": row["status"], "reason": row["reason"] or ""}
-        lines = [*_metric_lines(row, record["table"]["metrics"]), *_cost_lines(record["cost"].get(row["name"]) or {})]
+        measured = [*_metric_lines(row, record["table"]["metrics"]), *_audit_lines(row["name"], record["audits"])]
+        lines = [*measured, *_cost_lines(record["cost"].get(row["name"]) or {})]
         writer.writerows({**known, **line} for line in lines or [{}])
+    writer.writerows(_dose_lines(record.get("doses") or {}, record["table"]["metrics"] | record["audits"].get("audits", {})))
     return text.getvalue()
 
 
@@ -213,6 +289,7 @@ def _metric_lines(row: dict[str, Any], heads: dict[str, Any]) -> Iterator[dict[s
         interval, band = cell["interval"] or {}, cell["band"] or {}
         plain = {key: _plain(cell[key]) for key in ("value", "standard_error", "example_standard_error", "p_value", "in_band", "n")}
         yield plain | {
+            "kind": "metric",
             "metric": name,
             "label": cell["label"],
             "unit": cell["unit"],
@@ -228,7 +305,41 @@ def _metric_lines(row: dict[str, Any], heads: dict[str, Any]) -> Iterator[dict[s
 def _cost_lines(cost: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name, unit in COSTS.items():
         if cost.get(name) is not None:
-            yield {"metric": name, "label": name.replace("_", " "), "unit": unit, "target": "report", "value": _plain(cost[name])}
+            held = {"label": name.replace("_", " "), "unit": unit, "target": "report", "value": _plain(cost[name])}
+            yield {"kind": "cost", "metric": name, **held}
+
+
+def _audit_lines(row: str, audits: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a line for each audit of a row; the band is where retrained models lie, and its missing end an empty field."""
+    for name, head in audits.get("audits", {}).items():
+        cell = head["rows"].get(row)
+        if cell is None:
+            continue
+        low, high = cell["interval"] or (None, None)
+        values = {key: _plain(cell[key]) for key in ("value", "standard_error", "p_value", "p_holm", "in_band")}
+        yield values | {
+            "kind": "audit",
+            "metric": name,
+            "label": head["label"],
+            "unit": head["unit"],
+            "target": head["target"],
+            "interval_low": _plain(low),
+            "interval_high": _plain(high),
+            "band_low": _plain(head["null"]["low"]),
+            "band_high": _plain(head["null"]["high"]),
+            "n": _plain(cell.get("models")),
+            "reason": cell["note"] or "",
+        }
+
+
+def _dose_lines(doses: dict[str, Any], heads: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield each metric's and audit's rank correlation with the share left in, the smallest share noticed, and the power at each share."""
+    for name, found in doses.items():
+        known = {"kind": "dose", "label": heads.get(name, {}).get("label", name)}
+        yield known | {"metric": f"{name}.spearman", "value": _plain(found["spearman"]), "p_value": _plain(found["p_value"])}
+        yield known | {"metric": f"{name}.detectable", "value": _plain(found["detectable"]), "reason": found["reason"] or ""}
+        for dose, power in zip(found["doses"], found["power"], strict=True):
+            yield known | {"metric": f"{name}.power.{dose:g}", "value": _plain(power)}
 
 
 def _plain(value: Any) -> str:

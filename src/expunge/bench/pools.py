@@ -1,0 +1,93 @@
+"""The pools beside originals, retrained and unlearned models that a tier asks for, filled and read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from expunge.audits.audit import Shadows
+from expunge.bench.request import Request
+from expunge.metrics.view import Reference
+from expunge.pools.cache import IN, EvidenceCache
+from expunge.pools.pool import Kind, Pool
+from expunge.pools.stages import Workplace
+
+Report = Callable[[dict[str, Any]], None]
+
+PARTS = ("forget", "retain", "validation", "test", "unseen", "test_forgotten")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What the pools of one request say.
+
+    Attributes:
+        references: part -> what the base pool says; empty without one.
+        shadows: row -> its shadow models, ``original`` and ``retrained`` among the rows; empty without a shadow pool.
+        swaps: row -> its pairs of models with exchanged requests; empty without a swap pool.
+        doses: share of the forget set -> logits of each model that was retrained with that share, float32 ``[N + T, C]``.
+    """
+
+    references: dict[str, Reference] = field(default_factory=dict)
+    shadows: dict[str, Shadows] = field(default_factory=dict)
+    swaps: dict[str, Shadows] = field(default_factory=dict)
+    doses: dict[float, list[np.ndarray]] = field(default_factory=dict)
+
+
+def fill(request: Request, report: Report) -> Filled:
+    """Make what is missing of every pool that the tier asks for, and read what they say."""
+    work = request.workplace()
+    asked = work.experiment.evaluate
+    references = _references(work, asked.base_models, report) if asked.base_models else {}
+    random = work.split.kind != "class"  # the models of these pools forget random sets
+    shadows = _shadows(request, asked.shadow_models, report) if asked.shadow_models and random else {}
+    swaps = _swaps(request, asked.swap_models, report) if asked.swap_models and random else {}
+    doses = {share: _dose(work, share, report) for share in asked.doses} if asked.retrained else {}
+    return Filled(references, shadows, swaps, doses)
+
+
+def _references(work: Workplace, size: int, report: Report) -> dict[str, Reference]:
+    cache = Pool(work, "base").fill(size, report)
+    rows = cache.rows(upto=size)
+    margins, inside = cache.margins(rows), cache.states(rows) == IN
+    parts = {part: getattr(work.split, part) for part in PARTS}
+    return {part: Reference(margins[:, index], inside[:, index]) for part, index in parts.items() if len(index)}
+
+
+def _shadows(request: Request, size: int, report: Report) -> dict[str, Shadows]:
+    work = request.workplace()
+    pool, before = Pool(work, "shadow_unlearned"), Pool(work, "shadow_original").fill(size, report)
+    without = Pool(work, "shadow_retrained").fill(size, report)
+    found = {"original": before, "retrained": without, **_unlearned(request, "shadow_unlearned", size, report)}
+    plan = np.stack([pool.state(number)[pool.targets] for number in range(size)])
+    return {label: _shadow(pool, plan, (before, cache, without)) for label, cache in found.items()}
+
+
+def _swaps(request: Request, size: int, report: Report) -> dict[str, Shadows]:
+    work = request.workplace()
+    pool, before = Pool(work, "swap_unlearned"), Pool(work, "swap_original").fill(size, report)
+    found = {"original": before, **_unlearned(request, "swap_unlearned", size, report)}
+    plan = np.stack([pool.state(number)[pool.targets] for number in range(size)])
+    return {label: _shadow(pool, plan, (before, cache, None)) for label, cache in found.items()}
+
+
+def _unlearned(request: Request, kind: Kind, size: int, report: Report) -> dict[str, EvidenceCache]:
+    return {row.label: Pool(request.workplace(row), kind).fill(size, report) for row in request.rows}
+
+
+def _shadow(pool: Pool, plan: np.ndarray, caches: tuple[EvidenceCache, EvidenceCache, EvidenceCache | None]) -> Shadows:
+    """Return the shadow models of a row; where one diverged, the others of its block are left out too, so that the plan stays balanced."""
+    there = [set(cache.rows(upto=len(plan))) for cache in caches if cache is not None]
+    blocks = [range(start, start + pool.multiple) for start in range(0, len(plan), pool.multiple)]
+    rows = [row for block in blocks if all(number in held for number in block for held in there) for row in block]
+    original, unlearned, retrained = (None if cache is None else cache.margins(rows)[:, pool.targets] for cache in caches)
+    assert original is not None and unlearned is not None
+    return Shadows(original, unlearned, retrained, plan[rows])
+
+
+def _dose(work: Workplace, share: float, report: Report) -> list[np.ndarray]:
+    pool = Pool(work, "dose", dose=share)
+    size = work.experiment.evaluate.seeds
+    pool.fill(size, report)
+    return [pool.run(number).logits() for number in range(size)]

@@ -1,0 +1,170 @@
+"""The record of a comparison: everything that a table and a page need, as plain values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from expunge import config, runs
+from expunge.bench import audits
+from expunge.bench.doses import responses
+from expunge.bench.pools import Filled
+from expunge.bench.request import Request, inspected, originals, retrained, shared_key
+from expunge.data.split import Split
+from expunge.metrics import table as tables
+from expunge.metrics.metric import Metric
+from expunge.metrics.view import View
+from expunge.pools import evidence, inspection, stages
+from expunge.pools.stages import Run, Workplace
+from expunge.report import histograms
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the runs of one request left.
+
+    Attributes:
+        number: position of the request, which is in the keys of its jobs.
+        folders: key of each job -> run folder.
+        pools: what the other pools say.
+    """
+
+    number: int
+    folders: Mapping[str, str]
+    pools: Filled
+
+    def runs(self, request: Request) -> dict[str, list[Run]]:
+        """Return the finished runs of each row, ``original`` and ``retrained`` first."""
+        return {label: [stages.find(self.folders[key]) for key in keys] for label, keys in self.keys(request).items()}
+
+    def keys(self, request: Request) -> dict[str, list[str]]:
+        """Return the keys of the jobs of each row."""
+        work = request.workplace()
+        seeds = range(work.experiment.evaluate.seeds)
+        return {
+            "original": [f"original/{shared_key(work)}/{seed}" for seed in range(originals(work))],
+            "retrained": [f"retrained/{self.number}/{seed}" for seed in range(retrained(work))],
+            **{row.label: [f"unlearned/{self.number}/{row.label}/{seed}" for seed in seeds] for row in request.rows},
+        }
+
+    def inside(self, request: Request) -> dict[str, dict[str, np.ndarray]]:
+        """Return what was found inside each run that was looked into, by the key of its job."""
+        work = request.workplace()
+        found = {}
+        for run, original in inspected(self.number, request).values():
+            ours, first = stages.find(self.folders[run]), stages.find(self.folders[original])
+            found[run] = inspection.load(work, ours, first, downstream=work.experiment.evaluate.downstream)
+        return found
+
+
+def record_of(request: Request, found: Found, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return everything that a table and a page need, as plain values."""
+    work, made = request.workplace(), found.runs(request)
+    data, split, tier = work.data, work.split, work.experiment.evaluate.tier
+    inside, keys = found.inside(request), found.keys(request)
+    seen: dict[str, list[Any]] = {
+        label: [_outcome(run, data, split, found.pools, inside.get(key)) for run, key in zip(held, keys[label], strict=True)]
+        for label, held in made.items()
+    }
+    confusion = split.swapped_test(data) is not None
+    metrics = tables.default_metrics(split.kind, backdoor=work.triggered_test is not None, tier=tier, confusion=confusion)
+    rows: dict[str, Sequence[Any]] = {label: outcomes for label, outcomes in seen.items() if label not in ("original", "retrained")}
+    record: dict[str, Any] = {
+        "format": 2,
+        "title": request.title,
+        "request": _describe(request, work, split),
+        "table": tables.evaluate(seen["original"], seen["retrained"], rows, metrics, split.kind),
+        "audits": audits.of(work, seen, found.pools),
+        "doses": _doses(work, seen, found.pools, metrics),
+        "methods": {row.label: _method(request.workplace(row)) for row in request.rows},
+        "cost": _costs(made["retrained"], made),
+        "histograms": {"loss": histograms.shares({label: losses for label, outcomes in seen.items() if (losses := _losses(outcomes))})},
+        "provenance": {
+            **provenance,
+            "config": config.to_yaml(work.experiment.tree()),
+            "fingerprint": split.fingerprint,
+            "environment": runs.environment(),
+            "runs": {key: found.folders[key] for keys_of_row in keys.values() for key in keys_of_row},
+        },
+    }
+    for row in record["table"]["rows"]:
+        row["verdict"] = tables.verdict(row, audits.tests(record["audits"], row["name"]))
+    return record
+
+
+def _doses(work: Workplace, seen: Mapping[str, list[Any]], pools: Filled, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Return how each metric of the table answers to models that were retrained with a share of the forget set."""
+    if not pools.doses:
+        return {}
+    views = {
+        share: [evidence.view(one, work.data, work.split, None, pools.references) for one in held] for share, held in pools.doses.items()
+    }
+    here = [metric for metric in metrics if not metric.inspection and "triggered" not in metric.parts]
+    models = {label: [view for view in seen[label] if isinstance(view, View)] for label in ("retrained", "original")}
+    seeds = work.experiment.evaluate.seeds
+    return responses(here, models["retrained"], views, models["original"], seeds) | audits.responses(work, seen, views)
+
+
+def _outcome(run: Run, data: Any, split: Split, pools: Filled, inside: Mapping[str, np.ndarray] | None) -> View | tables.Failure:
+    if run.status != "ok":
+        return tables.Failure(run.status, run.record["failure"]["reason"])
+    return evidence.view(run.logits(), data, split, run.triggered(), pools.references, inside)
+
+
+def _losses(outcomes: list[Any]) -> dict[str, np.ndarray]:
+    views = [outcome for outcome in outcomes if isinstance(outcome, View)]
+    if not views:
+        return {}
+    return {part: np.concatenate([view.loss(part) for view in views]) for part in ("forget", "retain", "unseen") if views[0].size(part)}
+
+
+def _describe(request: Request, work: Workplace, split: Split) -> dict[str, Any]:
+    names = work.data.class_names
+    return {
+        "scenario": split.scenario,
+        "kind": split.kind,
+        "data": work.data.name,
+        "model": work.experiment.model.name,
+        "train": work.experiment.train.name,
+        **{part: len(getattr(split, part)) for part in ("forget", "retain", "unknown", "validation", "test", "unseen")},
+        "notes": split.notes,
+        "forget_classes": [names[number] for number in split.forget_classes],
+        "class_names": list(names),
+        "duplicates": dict(split.duplicates),
+        "seeds": work.experiment.evaluate.seeds,
+        "retrained": retrained(work),
+        "tier": work.experiment.evaluate.tier,
+    }
+
+
+def _method(work: Workplace) -> dict[str, Any]:
+    method = work.experiment.method
+    return {
+        "name": method.name,
+        "summary": method.summary(),
+        "source": method.source,
+        "hyperparameters": {key: value for key, value in method.tree().items() if key != "name"},
+        "addons": [addon.tree() for addon in work.experiment.addons],
+        "deviations": list(method.deviations),
+    }
+
+
+def _costs(reference: list[Run], rows: dict[str, list[Run]]) -> dict[str, dict[str, Any]]:
+    base = _mean_cost(reference) if reference else None
+    costs = {}
+    for label, found in rows.items():
+        cost = _mean_cost([run for run in found if run.record["cost"]])
+        if cost is None:
+            continue
+        if base is not None:
+            cost["seconds_ratio"] = cost["seconds"] / base["seconds"]
+            cost["passes_ratio"] = cost["passes"] / base["passes"]
+        costs[label] = cost
+    return costs
+
+
+def _mean_cost(found: list[Run]) -> dict[str, Any] | None:
+    if not found:
+        return None
+    return {key: float(np.mean([run.record["cost"][key] for run in found])) for key in ("seconds", "passes", "peak_memory_bytes")}

@@ -1,0 +1,170 @@
+"""One deletion request, the methods that are to serve it, and the runs that this takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from expunge import config, runs
+from expunge.bench.estimate import in_words
+from expunge.errors import BadInput
+from expunge.pools import inspection, stages
+from expunge.pools.executor import Job
+from expunge.pools.stages import Workplace
+
+Tree = dict[str, Any]
+
+SMALLEST: dict[str, dict[str, int]] = {
+    "fast": {},
+    "standard": {"seeds": 4, "retrained": 8, "base_models": 8},
+    "rigorous": {"seeds": 16, "retrained": 32, "base_models": 32, "shadow_models": 24},
+}
+"""Models below which a tier's answers would only be noise."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a method with its add-ons."""
+
+    label: str
+    method: Tree
+    addons: list[Tree] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A deletion request and the methods that are to serve it.
+
+    Attributes:
+        title: for people.
+        tree: the experiment without method: data, model, train, forget, evaluate, seed, device, out.
+        rows: the methods.
+    """
+
+    title: str
+    tree: Tree
+    rows: Sequence[Row]
+
+    def tree_of(self, row: Row) -> Tree:
+        """Return the experiment of one row."""
+        return {**self.tree, "method": row.method, "addons": row.addons}
+
+    def workplace(self, row: Row | None = None) -> Workplace:
+        """Return the resolved experiment, of one row or of none."""
+        return Workplace(config.resolve(self.tree if row is None else self.tree_of(row)))
+
+
+def request_of(experiment: config.Experiment, title: str) -> Request:
+    """Return the request of an experiment with one method.
+
+    Raises:
+        BadInput: forget or method is missing.
+    """
+    tree = experiment.tree()
+    for key, example in (("forget", "forget=random forget.fraction=0.1"), ("method", "method=salun")):
+        if tree.get(key) is None:
+            raise BadInput(key, "is missing.", f"For example {example}.")
+    label = "+".join([tree["method"]["name"], *(addon["name"] for addon in tree["addons"])])
+    base = {key: value for key, value in tree.items() if key not in ("method", "addons")}
+    return Request(title, base, [Row(label, tree["method"], tree["addons"])])
+
+
+def check(requests: Sequence[Request]) -> None:
+    """Refuse whatever cannot work in any row of any request, before any work, and see that the folder can be written.
+
+    Raises:
+        BadInput: see `stages.check_request`; too few models for the tier; or the output folder is read-only or the disk is full.
+    """
+    for request in requests:
+        work = request.workplace()
+        check_sizes(work)
+        stages.check_model(work)
+        for row in request.rows:
+            stages.check_request(request.workplace(row))
+    if requests:
+        runs.check_writable(requests[0].workplace().out)
+
+
+def check_sizes(work: Workplace) -> None:
+    """Refuse numbers of models that cannot be paired or that are too small for the tier.
+
+    Raises:
+        BadInput: what is missing, how long it would take, and the tier below.
+    """
+    evaluate = work.experiment.evaluate
+    if 0 < evaluate.retrained < evaluate.seeds:
+        found = f"{evaluate.seeds} seeds, but only {evaluate.retrained} retrained models."
+        raise BadInput(
+            "evaluate.retrained", found, "Each seed is paired with one: give at least as many, or 0 to do without gaps and bands."
+        )
+    for name, multiple in (("base_models", 2), ("shadow_models", 3), ("swap_models", 2)):
+        if getattr(evaluate, name) % multiple:
+            raise BadInput(f"evaluate.{name}", f"expected a multiple of {multiple}, got {getattr(evaluate, name)}.")
+    missing = {name: least - getattr(evaluate, name) for name, least in SMALLEST[evaluate.tier].items() if getattr(evaluate, name) < least}
+    for name, number in missing.items():
+        found = f"the {evaluate.tier} tier needs at least {SMALLEST[evaluate.tier][name]}, got {getattr(evaluate, name)}."
+        below = "fast" if evaluate.tier == "standard" else "standard"
+        time = in_words(work, sum(missing.values()))
+        remedy = f"{number} more are missing ({sum(missing.values())} models in all, {time} of training here)"
+        raise BadInput(f"evaluate.{name}", found, f"{remedy}; or ask for less: evaluate.tier={below}.")
+
+
+def jobs_of(requests: Sequence[Request]) -> list[Job]:
+    """Return all jobs, originals and retrained models first, each model once however many requests need it."""
+    first: dict[str, Job] = {}
+    second: dict[str, Job] = {}
+    for number, request in enumerate(requests):
+        work = request.workplace()
+        shared = shared_key(work)
+        for seed in range(originals(work)):
+            key = f"original/{shared}/{seed}"
+            first.setdefault(key, _job(key, "original", request.tree, seed))
+        for seed in range(retrained(work)):
+            key = f"retrained/{number}/{seed}"
+            first[key] = _job(key, "retrained", request.tree, seed)
+        for row in request.rows:
+            imitates = "oracle" in request.workplace(row).experiment.method.needs
+            for seed in range(work.experiment.evaluate.seeds):
+                key = f"unlearned/{number}/{row.label}/{seed}"
+                after = [f"original/{shared}/{min(seed, originals(work) - 1)}"]
+                after += [f"retrained/{number}/{seed}"] if imitates and seed < retrained(work) else []
+                second[key] = _job(key, "unlearned", request.tree_of(row), seed, after=tuple(after))
+    return [*first.values(), *second.values(), *(job for number, request in enumerate(requests) for job in _inspections(number, request))]
+
+
+def inspected(number: int, request: Request) -> dict[str, tuple[str, str]]:
+    """Return what is looked into: key of the job -> keys of the run and of the original with the same seed.
+
+    Only retrained models that are paired with a seed are among them.
+    """
+    work = request.workplace()
+    seeds, shared = range(work.experiment.evaluate.seeds), shared_key(work)
+    found = {f"original/{seed}": f"original/{shared}/{seed}" for seed in range(originals(work))}
+    found |= {f"retrained/{seed}": f"retrained/{number}/{seed}" for seed in range(min(len(seeds), retrained(work)))}
+    found |= {f"{row.label}/{seed}": f"unlearned/{number}/{row.label}/{seed}" for row in request.rows for seed in seeds}
+    start = {key: min(int(key.rpartition("/")[2]), originals(work) - 1) for key in found}
+    return {f"inspected/{number}/{key}": (run, f"original/{shared}/{start[key]}") for key, run in found.items()}
+
+
+def _inspections(number: int, request: Request) -> list[Job]:
+    folder = request.workplace().experiment.evaluate.downstream
+    pairs = inspected(number, request)
+    return [inspection.job(key, request.tree, run, original, downstream=folder) for key, (run, original) in pairs.items()]
+
+
+def _job(key: str, stage: str, tree: Tree, number: int, after: tuple[str, ...] = ()) -> Job:
+    return Job(key, "expunge.pools.stages:run_job", {"stage": stage, "tree": tree, "number": number}, after)
+
+
+def shared_key(work: Workplace) -> str:
+    """Return what requests share that share their originals."""
+    return "weights" if work.experiment.model.weights else stages.original_key(work)
+
+
+def originals(work: Workplace) -> int:
+    """Return how many originals there are: one for each seed, or the one that the weights file holds."""
+    return 1 if work.experiment.model.weights else work.experiment.evaluate.seeds
+
+
+def retrained(work: Workplace) -> int:
+    """Return how many retrained models there are."""
+    return work.experiment.evaluate.retrained

@@ -1,0 +1,297 @@
+"""The headline card of a row: how well an attacker tells the model from one that never saw the data, how sure that is, what it cost.
+
+Only what the record holds is said. A part that nobody measured is named as such, with what would measure it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from expunge.report.columns import MARKS, percent, side
+
+RELEARNING = "retain_only_relearning"
+MARGIN_DOSE = 0.1
+"""A configuration that cannot notice a tenth of the forget set left in cannot support a claim."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One part of a card.
+
+    Attributes:
+        key: set, example, privacy, utility, relearning, cost.
+        label: a few words.
+        short: the number with its interval, for a table; "–" where nobody measured it.
+        sentence: in plain words.
+        inside: whether it lies where retrained models lie; None where that was not judged.
+        mark: ▲ above or ▼ below them; empty inside, where that was not judged, and where the number carries it.
+        retrained: where they lie, for a table; empty where nobody measured it.
+    """
+
+    key: str
+    label: str
+    short: str
+    sentence: str
+    inside: bool | None
+    mark: str = ""
+    retrained: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The headline of one row.
+
+    Attributes:
+        row: name.
+        entries: the six parts, in order.
+        power: what would have been noticed.
+        claim: ``matches retraining`` or ``not claimed``.
+        unmet: why it is not claimed; empty if it is.
+        comparable: the published single numbers, for comparison with other papers.
+    """
+
+    row: str
+    entries: tuple[Entry, ...]
+    power: str
+    claim: str
+    unmet: tuple[str, ...]
+    comparable: str
+
+
+def card(record: dict[str, Any], name: str) -> Card:
+    """Return the headline card of one row of a record."""
+    row = next(row for row in record["table"]["rows"] if row["name"] == name)
+    entries = (
+        _at_once(record, name),
+        _one_by_one(record, name),
+        _privacy(record, name),
+        _utility(record, row),
+        _relearning(record, row),
+        _cost(record, name),
+    )
+    unmet = tuple(_unmet(record, row, entries))
+    return Card(name, entries, power(record), "not claimed" if unmet else "matches retraining", unmet, _comparable(record, row))
+
+
+def _audit(record: dict[str, Any], audit: str, row: str) -> tuple[dict[str, Any], dict[str, Any]] | str:
+    """Return head and cell of an audit, or why there is none."""
+    held = record["audits"]
+    if held.get("reason"):
+        return held["reason"]
+    if audit in held["audits"] and row in held["audits"][audit]["rows"]:
+        head = held["audits"][audit]
+        cell = head["rows"][row]
+        return str(cell["note"]).removeprefix("not measured: ") if cell["value"] is None else (head, cell)
+    return held["skipped"].get(
+        audit, f"the {record['request'].get('tier', 'fast')} tier does not play this game (evaluate.tier=rigorous does)"
+    )
+
+
+def _missing(key: str, label: str, reason: str) -> Entry:
+    return Entry(key, label, "–", f"{label[0].upper()}{label[1:]}: not measured, {reason[0].lower()}{reason[1:].rstrip('.')}.", None)
+
+
+def _number(value: float, digits: int = 2) -> str:
+    text = f"{value:.{digits}f}"
+    sign, size = "−" if value < 0 and float(text) != 0 else "", text.removeprefix("-")
+    return sign + (size.removeprefix("0") if digits == 2 else size)
+
+
+def _spread(cell: dict[str, Any], digits: int = 2) -> str:
+    interval = cell.get("interval")
+    return f" ({_number(interval[0], digits)} to {_number(interval[1], digits)})" if interval else ""
+
+
+def _null(head: dict[str, Any]) -> str:
+    return f"retrained models among themselves give {_range(head['null'])}"
+
+
+def _range(null: dict[str, Any]) -> str:
+    low, high = (None if null[end] is None else _number(null[end]) for end in ("low", "high"))
+    if low is None or high is None:
+        return f"{high} at most" if low is None else f"{low} at least"
+    return f"{low} to {high}"
+
+
+def _mark(cell: dict[str, Any]) -> str:
+    return MARKS[cell["side"]] if _inside(cell) is False else ""
+
+
+def _inside(cell: dict[str, Any]) -> bool | None:
+    """Return whether a value is as without a leak: inside the null's band, and not too far out for chance over all audits."""
+    return None if cell["in_band"] is None else bool(cell["in_band"] and not cell["finding"])
+
+
+def _band(head: dict[str, Any]) -> str:
+    band = head["band"]
+    return "no band" if band is None else f"{_number(band['low'], 1)} to {_number(band['high'], 1)} {head['unit']}".rstrip()
+
+
+def _at_once(record: dict[str, Any], name: str) -> Entry:
+    label, found = "the whole forget set at once", _audit(record, "set_classifier", name)
+    if isinstance(found, str):
+        return _missing("set", label, found)
+    head, cell = found
+    sentence = (
+        f"An attacker who has {record['request']['seeds']} models of each kind to learn from, and sees what the model says about the whole "
+        f"forget set, tells it from a retrained one with an AUC of {_number(cell['value'])}{_spread(cell)}; {_null(head)}."
+    )
+    return Entry("set", label, _number(cell["value"]) + _spread(cell), sentence, _inside(cell), _mark(cell), _range(head["null"]))
+
+
+def _one_by_one(record: dict[str, Any], name: str) -> Entry:
+    label, found = "one example at a time", _audit(record, "example_auc", name)
+    if isinstance(found, str):
+        return _missing("example", label, found)
+    head, cell = found
+    tail = cell["details"].get("either_direction", {}).get("q95")
+    exposed = f" The most exposed twentieth of the examples reach {_number(tail)} or more." if tail is not None else ""
+    where = f": {cell['finding']} (p = {cell['p_holm']:.2g} over all audits)" if cell["finding"] else ""
+    sentence = f"From a single example the mean AUC is {_number(cell['value'])}{_spread(cell)}{where}; {_null(head)}.{exposed}"
+    return Entry("example", label, _number(cell["value"]) + _spread(cell), sentence, _inside(cell), _mark(cell), _range(head["null"]))
+
+
+def _privacy(record: dict[str, Any], name: str) -> Entry:
+    label, found = "unlearned or never seen", _audit(record, "ulira_privacy", name)
+    if isinstance(found, str):
+        return _missing("privacy", label, found)
+    head, cell = found
+    rate = cell["details"]["true_positive_rate"].get("0.01")
+    words = (
+        f"At one false alarm in a hundred he finds {100 * rate['value']:.1f} % of the unlearned examples. "
+        if isinstance(rate, dict)
+        else f"The rate at one false alarm in a hundred is {rate}. "
+    )
+    bound = cell["details"]["epsilon"]
+    certified = (
+        f"That certifies an epsilon of at least {bound['clopper_pearson']['value']:.2f}; a perfect attack with as many models would "
+        f"certify {bound['clopper_pearson']['ceiling']:.2f}."
+        if isinstance(bound, dict)
+        else ""
+    )
+    start = f"Given shadow models, an attacker tells unlearned examples from ones never seen with an AUC of {_number(cell['value'])}"
+    return Entry(
+        "privacy",
+        label,
+        _number(cell["value"]) + _spread(cell),
+        f"{start}{_spread(cell)}. {words}{certified}".strip(),
+        _inside(cell),
+        _mark(cell),
+        f"{_number(head['null']['mean'])} without a leak",
+    )
+
+
+def _utility(record: dict[str, Any], row: dict[str, Any]) -> Entry:
+    label, reference = "accuracy against retraining", _row(record, "retrained")
+    names = [name for name in ("retain_accuracy", "test_accuracy") if reference and name in row["cells"] and name in reference["cells"]]
+    if reference is None or not names:
+        return _missing("utility", label, "there is no retrained model")
+    parts, shorts = [], []
+    for name in names:
+        cell = row["cells"][name]
+        change = cell["value"] - reference["cells"][name]["value"]
+        half = (cell["interval"]["high"] - cell["interval"]["low"]) / 2 if cell["interval"] else None
+        spread = f" ± {half:.1f}" if half is not None else ""
+        parts.append(f"{_signed(change)}{spread} points on {'retained' if name == 'retain_accuracy' else 'test'} data")
+        shorts.append(_signed(change) + MARKS[side(cell)])
+    inside = all(row["cells"][name]["in_band"] is not False for name in names)
+    sentence = f"Accuracy changes by {' and '.join(parts)}, against retrained models."
+    bands = " / ".join(_band(record["table"]["metrics"][name]) for name in names)
+    return Entry("utility", label, " / ".join(shorts), sentence, inside, retrained=bands)
+
+
+def _relearning(record: dict[str, Any], row: dict[str, Any]) -> Entry:
+    label, reference = "what comes back", _row(record, "retrained")
+    if RELEARNING not in row["cells"] or reference is None or RELEARNING not in reference["cells"]:
+        return _missing("relearning", label, record["table"]["skipped"].get(RELEARNING, "nobody trained the models on"))
+    cell: dict[str, Any] = row["cells"][RELEARNING]
+    other: dict[str, Any] = reference["cells"][RELEARNING]
+    sentence = (
+        f"An epoch of training on retained data alone changes forget accuracy by {_signed(cell['value'])} points, in a retrained model by "
+        f"{_signed(other['value'])}."
+    )
+    short = f"{_signed(cell['value'])} pts"
+    return Entry("relearning", label, short, sentence, cell["in_band"], MARKS[side(cell)], _band(record["table"]["metrics"][RELEARNING]))
+
+
+def _cost(record: dict[str, Any], name: str) -> Entry:
+    cost = record["cost"].get(name) or {}
+    ratio = cost.get("seconds_ratio")
+    if ratio is None:
+        return _missing("cost", "cost", "there is no retrained model to compare with")
+    return Entry("cost", "cost", percent(ratio), f"It took {percent(ratio)} of the time of retraining.", None, retrained=percent(1.0))
+
+
+def power(record: dict[str, Any]) -> str:
+    """Return how strong a leak would have to be for these models to show it."""
+    held = record["audits"]
+    parts = []
+    if not held.get("reason"):
+        for name, words in (("set_classifier", "by the whole forget set"), ("example_auc", "by single examples")):
+            detectable = (held["audits"].get(name, {}).get("detectable") or {}).get("above")
+            if detectable is not None:
+                parts.append(f"an AUC of {_number(detectable)} {words}")
+    seen = [entry["detectable"] for entry in record.get("doses", {}).values() if entry["detectable"] is not None]
+    if seen:
+        parts.append(f"{100 * min(seen):.0f} % of the forget set left in")
+    if not parts:
+        return "How small a leak would have been noticed was not measured."
+    return f"With this many models we would have noticed, four times in five, {' or '.join(parts)}, or more."
+
+
+def _unmet(record: dict[str, Any], row: dict[str, Any], entries: tuple[Entry, ...]) -> list[str]:
+    """Return what stands between a row and the claim that it matches retraining."""
+    found = []
+    if row["status"] != "finished":
+        return ["not every run gave a model"]
+    for entry in entries:
+        if entry.key in ("privacy", "cost"):
+            continue
+        if entry.short == "–":
+            found.append(f"{entry.label}: not measured")
+    for audit in ("set_classifier", "example_auc"):
+        held = _audit(record, audit, row["name"])
+        if not isinstance(held, str) and not _within(held[1].get("interval"), held[0]["null"]):
+            found.append(f"{held[0]['label']}: its interval is not inside the null's")
+    for name in ("retain_accuracy", "test_accuracy", RELEARNING):
+        cell: dict[str, Any] | None = row["cells"].get(name)
+        if cell and not (cell["interval"] and cell["band"] and _cell_within(cell)):
+            found.append(f"{cell['label']}: its interval is not inside the retrained band")
+    control = _row(record, "retrained")
+    if control is None or not control["verdict"].startswith("no evidence of failure"):
+        found.append("the retrained control does not pass")
+    doses = [entry["detectable"] for entry in record.get("doses", {}).values() if entry["detectable"] is not None]
+    if not doses or min(doses) > MARGIN_DOSE:
+        found.append(f"it is not shown that a leak of {100 * MARGIN_DOSE:.0f} % of the forget set would be noticed (evaluate.doses)")
+    return found
+
+
+def _within(interval: Any, null: dict[str, Any]) -> bool:
+    if not interval:
+        return False
+    return (null["high"] is None or interval[1] <= null["high"]) and (null["low"] is None or interval[0] >= null["low"])
+
+
+def _cell_within(cell: dict[str, Any]) -> bool:
+    return cell["band"]["low"] <= cell["interval"]["low"] and cell["interval"]["high"] <= cell["band"]["high"]
+
+
+def _comparable(record: dict[str, Any], row: dict[str, Any]) -> str:
+    parts = []
+    for name in ("average_gap", "tug_of_war"):
+        if name in row["cells"]:
+            cell = row["cells"][name]
+            parts.append(f"{cell['label']} {cell['value']:.2f}")
+    for name in ("klom", "forgetting_quality"):
+        found = _audit(record, name, row["name"])
+        if not isinstance(found, str):
+            parts.append(f"{found[0]['label']} {found[1]['value']:.2f} (retrained {_range(found[0]['null'])})")
+    return ", ".join(parts)
+
+
+def _row(record: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return next((row for row in record["table"]["rows"] if row["name"] == name), None)
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
