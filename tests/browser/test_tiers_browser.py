@@ -94,12 +94,14 @@ def test_nothing_overflows_sideways_with_all_columns_and_everything_open(page, t
 
 def test_the_choice_of_columns_shows_those_columns_and_no_others(page, made):
     visible = "[...document.querySelectorAll('.results thead th.column')].filter((each) => each.offsetParent).length"
+    explained = "[...document.querySelectorAll('.glossary .column')].filter((each) => getComputedStyle(each).display !== 'none').length"
     counts = page.value("[...document.querySelectorAll('.groups .quiet')].map((each) => Number(each.textContent))")
     assert counts[-1] == len(made["table"]["metrics"]) == sum(counts[1:-1])
     choices = page.value("[...document.querySelectorAll('.groups input')].map((each) => each.className)")
     for choice, count in zip(choices, counts, strict=True):
         page.value(f"document.querySelector('.{choice}').click()")
         assert page.value(visible) == count + (choice == "show-all"), "passes belong to all columns"
+        assert page.value(explained) == count
 
 
 def test_what_is_outside_has_a_mark_and_words_beside_its_colour(page):
