@@ -451,6 +451,18 @@ def test_one_run_audit_of_canaries():
 # Doses
 
 
+def test_the_promised_power_is_the_share_of_pools_that_are_noticed():
+    promised, noticed = [], []
+    for seed in range(0, 90, 3):
+        control, reference = panel(10, 60, 1000 + seed), panel(10, 60, 1001 + seed)
+        leak = Panel({"forget": panel(10, 60, 1002 + seed).of("forget") + np.float32(0.16)}, {})
+        found = doses.dose_response(audit("example_auc"), {0.0: control, 1.0: leak}, reference, {}, seed=seed)
+        promised.append(found["power"][1])
+        noticed.append(found["power"][1] > 0.5)
+    assert len(promised) == 30 and 0.4 < np.mean(noticed) < 1
+    assert np.mean(promised) == pytest.approx(np.mean(noticed), abs=0.12)
+
+
 def test_doses_are_followed_and_the_smallest_is_found():
     made = np.random.default_rng(0)
     panels = {}
@@ -460,7 +472,7 @@ def test_doses_are_followed_and_the_smallest_is_found():
         panels[share] = Panel({"forget": base + 2 * kept.astype(np.float32)}, {})
     found = doses.dose_response(audit("example_auc"), panels, panel(40, 80, 1), {})
     assert found["spearman"] > 0.9 and found["p_value"] < 0.01 and found["doses"] == list(doses.DOSES)
-    assert found["detectable"] <= 0.1 and found["reason"] is None and found["groups"] == [10] * 6
+    assert found["detectable"] <= 0.1 and found["reason"] is None and found["models"] == [40] * 6
     assert np.all(np.diff(found["values"]) > 0) and json.dumps(found, allow_nan=False)
     blind = doses.dose_response(
         audit("example_auc"), {share: panel(8, 30, 20 + k) for k, share in enumerate((0.0, 0.5, 1.0))}, panel(8, 30, 1), {}

@@ -54,9 +54,9 @@ def dose_response(
     dose, value = _checked(doses, values)
     levels = np.unique(dose)
     chances = np.array([1 - level] + [_power(value[dose == each], value[dose == 0], of_mean, level) for each in levels[1:]])
-    detectable = _first_reached(levels, np.maximum.accumulate(chances), power)
+    detectable = first_reached(levels, np.maximum.accumulate(chances), power)
     reason = "" if detectable is not None else f"power {chances.max():.2f} at best, at a dose of {levels[chances.argmax()]:g}"
-    return DoseResponse(*_spearman(dose, value, resamples, seed), levels, chances, detectable, reason)
+    return DoseResponse(*rank_correlation(dose, value, resamples, seed), levels, chances, detectable, reason)
 
 
 def _checked(doses: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +69,8 @@ def _checked(doses: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
     return dose, value
 
 
-def _spearman(dose: np.ndarray, value: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
+def rank_correlation(dose: np.ndarray, value: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
+    """Return Spearman's correlation and its two-sided p-value by permutation; 0 and 1 where either does not vary."""
     from scipy import stats
 
     x, y = (stats.rankdata(each) - (len(dose) + 1) / 2 for each in (dose, value))
@@ -96,7 +97,7 @@ def _power(values: np.ndarray, zero: np.ndarray, of_mean: int, level: float) -> 
     return float(stats.norm.cdf(band.low, values.mean(), spread) + stats.norm.sf(band.high, values.mean(), spread))
 
 
-def _first_reached(doses: np.ndarray, power: np.ndarray, asked: float) -> float | None:
+def first_reached(doses: np.ndarray, power: np.ndarray, asked: float) -> float | None:
     """Return the dose with the asked power; between two doses the power's normal score is taken as linear, as a shift makes it."""
     from scipy import stats
 

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from expunge.attacks import dose
+from expunge.audits.assess import enough
 from expunge.audits.audit import Audit, Panel
+from expunge.audits.relabelling import LEVEL, Null, is_counted
 from expunge.statistics import NotEnoughEvidence
 
 DOSES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -16,51 +18,60 @@ DOSES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
 def dose_response(
     audit: Audit, panels: Mapping[float, Panel], reference: Panel, labels: Mapping[str, np.ndarray], power: float = 0.8, seed: int = 0
 ) -> dict[str, Any]:
-    """Return how an audit's statistic follows the dose, and the smallest dose that it detects, as plain values.
+    """Return how an audit's statistic follows the dose, and the smallest dose that it notices, as plain values.
 
-    Each dose's models are taken in groups of as few as the audit allows; a group gives one value. A method is judged on as many models
-    as a dose has, so that the power is that of the mean over a dose's groups. All groups share the reference, whose noise stands in for
-    the band's: dose 0 has as many models as it.
+    A dose has one value: the statistic of all its models. How far such a value scatters is taken from the divisions of dose 0 and the
+    reference, which know nothing of a scatter that grows with the dose. The chance to be noticed is that of a normal value with this
+    mean and scatter outside the null's band.
 
     Args:
         audit: one with a statistic; games have no doses.
         panels: dose -> models retrained on the retain set and that share of the forget set; 0 must be among them.
         reference: retrained models of other seeds.
         labels: part -> true classes.
-        power: chance of detection that is asked for.
+        power: chance that is asked for.
         seed: of anything that is drawn.
 
+    Returns:
+        ``{spearman, p_value, doses, values, power, detectable, reason, models}``; ``detectable`` is None where no dose reaches the power.
+
     Raises:
-        NotEnoughEvidence: no dose 0 or no other, or too few models for two groups at dose 0 and one at each other dose.
+        NotEnoughEvidence: no dose 0 or no other, or too few models in any of them.
     """
     if 0.0 not in panels or len(panels) < 2:
         raise NotEnoughEvidence(f"a dose-response needs dose 0 and another, there are {sorted(panels)}")
-    values = {share: _values(audit, panel, reference, labels, seed) for share, panel in sorted(panels.items())}
-    found = dose.dose_response(
-        np.concatenate([np.full(len(each), share) for share, each in values.items()]),
-        np.concatenate(list(values.values())),
-        of_mean=len(values[0.0]),
-        power=power,
-        seed=seed,
-    )
+    for panel in panels.values():
+        enough(audit, panel, reference)
+    shares = np.array(sorted(panels))
+    null = _null(audit, panels[0.0], reference, labels, seed)
+    values = np.array([audit.statistic(panels[share], reference, labels, seed) for share in shares])
+    chances = np.array([LEVEL] + [_noticed(null, value) for value in values[1:]])
+    found = dose.first_reached(shares, np.maximum.accumulate(chances), power)
+    correlation, p_value = dose.rank_correlation(shares, values, 2000, seed)
     return {
-        "spearman": found.spearman,
-        "p_value": found.p_value,
-        "doses": [float(share) for share in found.doses],
-        "values": [float(each.mean()) for each in values.values()],
-        "power": [float(chance) for chance in found.power],
-        "detectable": found.detectable,
-        "reason": found.reason or None,
-        "models": [panel.models for _, panel in sorted(panels.items())],
-        "groups": [len(each) for each in values.values()],
+        "spearman": correlation,
+        "p_value": p_value,
+        "doses": [float(share) for share in shares],
+        "values": [float(value) for value in values],
+        "power": [float(chance) for chance in chances],
+        "detectable": found,
+        "reason": None if found is not None else f"power {chances.max():.2f} at best, at a dose of {shares[chances.argmax()]:g}",
+        "models": [panels[share].models for share in shares],
     }
 
 
-def _values(audit: Audit, panel: Panel, reference: Panel, labels: Mapping[str, np.ndarray], seed: int) -> np.ndarray:
-    """Return the statistic of each group of models against the whole reference; every model is in one group."""
-    groups = panel.models // audit.minimum
-    if groups < 1 or min(panel.models, reference.models) < audit.minimum:
-        found = f"{panel.models} of a dose and {reference.models} of the reference"
-        raise NotEnoughEvidence(f"{audit.label} needs {audit.minimum} models on each side, there are {found}")
-    members = np.array_split(np.arange(panel.models), groups)
-    return np.array([audit.statistic(panel.take(rows), reference, labels, seed) for rows in members])
+def _null(audit: Audit, control: Panel, reference: Panel, labels: Mapping[str, np.ndarray], seed: int) -> Null:
+    values = audit.relabel(control, reference, labels, audit.null_draws, seed)
+    counted = is_counted(values, control.models, reference.models)
+    return Null(values, control.models + reference.models, counted, audit.target)
+
+
+def _noticed(null: Null, value: float) -> float:
+    """Return the chance that a value with this mean falls outside the band."""
+    from scipy import stats
+
+    low, high = null.band
+    if null.deviation == 0:
+        return float(not null.holds(value))
+    above = 0.0 if high is None else float(stats.norm.sf(high, value, null.deviation))
+    return above + (0.0 if low is None else float(stats.norm.cdf(low, value, null.deviation)))
