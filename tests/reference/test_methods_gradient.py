@@ -160,6 +160,31 @@ def test_head_surgery_silences_the_class_and_nothing_else() -> None:
     assert changed(context.model) == set(HEAD)
 
 
+def test_head_imitation_comes_nearer_to_the_oracle_by_the_head_alone() -> None:
+    context = make_context(needs={"forget", "retain", "oracle"}, oracle=make_net(9))
+    x = SOURCE._stored[:100].permute(0, 3, 1, 2) / 255
+    wanted = make_net(9).eval()(x).softmax(1)
+    before = divergence(wanted, context.model.eval()(x))
+    run(context, method("head_imitation", lr=0.05, epochs=20, batch_size=64))
+    assert changed(context.model) == set(HEAD)
+    assert divergence(wanted, context.model.eval()(x)) < before / 2
+
+
+def test_tempering_divides_the_logits_and_keeps_the_answers() -> None:
+    context = make_context(needs=())
+    run(context, method("tempered", temperature=4.0))
+    x = SOURCE._stored[:100].permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(context.model.eval()(x), trained_net().eval()(x) / 4)
+    assert changed(context.model) == set(HEAD)
+
+
+def test_an_untrained_model_has_nothing_of_the_original() -> None:
+    context = make_context(needs=())
+    run(context, method("untrained"))
+    weights = {name for name, value in trained_net().named_parameters() if value.dim() > 1}
+    assert weights <= changed(context.model)
+
+
 def test_dropping_a_class_key_shares_its_attention_out_in_proportion() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
