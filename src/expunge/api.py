@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -183,9 +183,10 @@ def evaluate(
     test: Examples,
     validation: Examples | None = None,
     kind: str | None = None,
+    tier: Literal["fast", "standard", "rigorous"] = "fast",
     batch_size: int = 250,
 ) -> dict[str, Any]:
-    """Return the table of every metric, with intervals, targets and the retrained band, as plain values.
+    """Return the table of every metric, with intervals, targets and the retrained band, as plain values; and the audits under ``audits``.
 
     Every model sees every example exactly once.
 
@@ -193,16 +194,19 @@ def evaluate(
         original: models before unlearning, one for each training seed.
         unlearned: row name -> models, one for each seed, in the same order.
         retrained: models trained without the forget set, in the same order. A band needs at least three; with none there are no gaps.
+            Those beyond the number of seeds, of seeds of their own, are what audits compare with; they need at least four.
         forget: the forgotten data, without augmentation.
         retain: the retained data, without augmentation.
         test: data that no model was trained on. In class requests the forgotten classes are set apart.
         validation: more unseen data; optional.
         kind: see `unlearn`.
+        tier: which metrics and audits; those that need a base pool, shadow models or a look inside are skipped, and say so.
         batch_size: examples in a forward pass.
 
     Raises:
         BadInput: different numbers of models, labels outside the outputs, forgotten examples among the retained or unseen ones.
     """
+    from expunge.bench import audits
     from expunge.metrics import table
     from expunge.metrics.view import View
 
@@ -230,7 +234,10 @@ def evaluate(
     for number, found_view in enumerate(reference):
         if isinstance(found_view, table.Failure):
             raise BadInput(f"retrained.{number}", f"{found_view.reason}.", "Train it again; there is nothing to compare with.")
-    return table.evaluate(start, reference, rows, table.default_metrics(found), found)
+    result = table.evaluate(start, reference, rows, table.default_metrics(found, tier=tier), found)
+    seen = {"original": start, "retrained": reference, **rows}
+    result["audits"] = audits.judge(seen, result["seeds"], audits.chosen(tier), kind=found)
+    return result
 
 
 def _parts(

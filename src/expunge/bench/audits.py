@@ -9,7 +9,7 @@ from expunge import registry
 from expunge.audits.audit import Audit, Panel
 from expunge.bench.pools import Filled
 from expunge.metrics import table as tables
-from expunge.metrics.metric import in_tier
+from expunge.metrics.metric import Tier, in_tier
 from expunge.metrics.view import View
 from expunge.pools.stages import Workplace
 from expunge.statistics import NotEnoughEvidence
@@ -37,28 +37,30 @@ def of(work: Workplace, seen: Seen, pools: Filled) -> dict[str, Any]:
     asked, split = work.experiment.evaluate, work.split
     if work.experiment.model.weights is not None:
         return {"reason": "all unlearned models come from the one original of model.weights, so that no law over training seeds is seen."}
-    control, reference = halves(work, seen)
+    context = {"kind": split.kind, "seed": work.experiment.seed, "scenario": split.scenario.get("name", "")}
+    return judge(seen, asked.seeds, chosen(asked.tier), shadows=pools.shadows, swaps=pools.swaps, **context)
+
+
+def judge(seen: Seen, seeds: int, audits: Sequence[Audit], **context: Any) -> dict[str, Any]:
+    """Return what audits say about rows of views; see `of`.
+
+    Args:
+        seen: row -> views or failures, in the order of the seeds; ``original`` and ``retrained`` among the rows.
+        seeds: how many retrained models are paired with a seed; the others are what all rows are compared with.
+        audits: the components.
+        context: further arguments of `expunge.audits.assess.assess`.
+    """
+    control, reference = halves(seen, seeds)
     sizes = [0 if half is None else half.models for half in (control, reference)]
     if control is None or reference is None or min(sizes) < LEAST:
         reason = f"audits compare two halves of retrained models, {LEAST} in each at least; here they have {sizes[0]} and {sizes[1]}."
-        return {"reason": f"{reason} Give evaluate.retrained={max(8, 2 * asked.seeds)}."}
+        return {"reason": f"{reason} Give evaluate.retrained={max(8, 2 * seeds)}."}
     from expunge.audits.assess import assess
 
     rows = {label: held for label, outcomes in seen.items() if label != "retrained" and (held := panel(outcomes)) is not None}
     copies = [label for label, held in rows.items() if _repeats(held)]
     judged = {label: held for label, held in rows.items() if label not in copies}
-    found = assess(
-        judged,
-        control,
-        reference,
-        labels_of(work, control),
-        chosen(work),
-        pools.shadows,
-        split.kind,
-        work.experiment.seed,
-        split.scenario.get("name", ""),
-        pools.swaps,
-    )
+    found = assess(judged, control, reference, labels_of(seen), audits, **context)
     return {"reason": None, **found, "copies": copies}
 
 
@@ -66,37 +68,36 @@ def responses(work: Workplace, seen: Seen, doses: Mapping[float, Sequence[View]]
     """Return how each audit answers to models that were retrained with a share of the forget set, as plain values."""
     from expunge.audits.doses import dose_response
 
-    control, reference = halves(work, seen)
+    control, reference = halves(seen, work.experiment.evaluate.seeds)
     original = panel(seen["original"])
     if control is None or reference is None or original is None or work.experiment.model.weights is not None:
         return {}
     given = {0.0: control, **{share: held for share, views in doses.items() if (held := panel(views)) is not None}, 1.0: original}
     found: dict[str, Any] = {}
-    for audit in chosen(work):
+    for audit in chosen(work.experiment.evaluate.tier):
         if audit.is_game() or audit.name in COSTLY or work.split.kind not in audit.scenarios:
             continue
         try:
-            found[audit.name] = dose_response(audit, given, reference, labels_of(work, control), seed=work.experiment.seed)
+            found[audit.name] = dose_response(audit, given, reference, labels_of(seen), seed=work.experiment.seed)
         except NotEnoughEvidence as missing:
             found[audit.name] = {"spearman": None, "p_value": None, "doses": [], "power": [], "detectable": None, "reason": str(missing)}
     return found
 
 
-def chosen(work: Workplace) -> list[Audit]:
-    """Return the audits of the tier that is asked for."""
+def chosen(tier: Tier) -> list[Audit]:
+    """Return the audits of a tier."""
     known = [registry.find("audits", name) for name in registry.names("audits")]
-    return [audit() for audit in known if issubclass(audit, Audit) and in_tier(audit, work.experiment.evaluate.tier)]
+    return [audit() for audit in known if issubclass(audit, Audit) and in_tier(audit, tier)]
 
 
-def halves(work: Workplace, seen: Seen) -> tuple[Panel | None, Panel | None]:
+def halves(seen: Seen, seeds: int) -> tuple[Panel | None, Panel | None]:
     """Return the retrained models that are paired with seeds, and the others."""
-    seeds = work.experiment.evaluate.seeds
     return panel(seen["retrained"][:seeds]), panel(seen["retrained"][seeds:])
 
 
-def labels_of(work: Workplace, models: Panel) -> dict[str, np.ndarray]:
-    """Return the true classes of the parts that a panel holds."""
-    return {part: work.data.labels.numpy()[getattr(work.split, part)] for part in models.margins}
+def labels_of(seen: Seen) -> dict[str, np.ndarray]:
+    """Return the true classes of each part."""
+    return next(outcome.labels for outcome in seen["retrained"] if isinstance(outcome, View))
 
 
 def panel(outcomes: Sequence[Any]) -> Panel | None:

@@ -2,38 +2,23 @@
 
 from typing import ClassVar
 
+import numpy as np
+
 from expunge.metrics.attacks import ratios
-from expunge.metrics.attacks.rates import rate_at
-from expunge.metrics.findings import MEMBER, OVER
-from expunge.metrics.metric import Estimate, Metric, Target, Tier
+from expunge.metrics.attacks.rates import ExposedShare
 from expunge.metrics.view import View
 
 
-class LiraTpr1(Metric):
+class LiraTpr1(ExposedShare):
     """Share of the forget set that the offline likelihood-ratio attack finds at a false positive rate of 1 %.
 
-    An average over examples can hide a few that are exposed; this is about those. A retrained model's value is near 1 %. At the threshold
-    of the empirical rate, without interpolation; it is not printed from fewer than 10 unseen examples above it. Little for a small
-    forget set: the standard error says how little.
+    It sees a few exposed examples that an average hides; see `expunge.metrics.attacks.rates.ExposedShare`.
     """
 
     label: ClassVar[str] = "LiRA TPR@1 %"
-    unit: ClassVar[str] = "%"
-    target: ClassVar[Target] = Target.RETRAINED
-    parts: ClassVar[tuple[str, ...]] = ("forget", "unseen")
-    limits: ClassVar[tuple[float, float] | None] = (0, 100)
-    tier: ClassVar[Tier] = "standard"
-    references: ClassVar[bool] = True
-    counts: ClassVar[bool] = True
-    tested: ClassVar[bool] = False
     source: ClassVar[str] = "Carlini et al., S&P 2022"
-    above: ClassVar[str] = MEMBER
-    below: ClassVar[str] = OVER
+    at: ClassVar[float] = 0.01
 
-    def measure(self, view: View) -> Estimate:
-        """Return the rate with its standard error, the threshold's noise included and the base pool held fixed.
-
-        Raises:
-            NotEnoughEvidence: too few unseen examples.
-        """
-        return rate_at(*ratios.standard_scores(view), 0.01)
+    def attacked(self, view: View) -> tuple[np.ndarray, np.ndarray]:
+        """Return the attack's scores of forget and of unseen examples."""
+        return ratios.standard_scores(view)

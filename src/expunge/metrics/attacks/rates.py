@@ -1,9 +1,13 @@
-"""A true positive rate as an estimate."""
+"""A true positive rate as an estimate, and what the metrics of exposed examples share."""
+
+from typing import ClassVar
 
 import numpy as np
 
 from expunge.metrics import roc
-from expunge.metrics.metric import Estimate
+from expunge.metrics.findings import MEMBER, OVER
+from expunge.metrics.metric import Estimate, Metric, Target, Tier
+from expunge.metrics.view import View
 from expunge.statistics import NotEnoughEvidence
 
 
@@ -18,3 +22,36 @@ def rate_at(forget: np.ndarray, unseen: np.ndarray, at: float) -> Estimate:
         raise NotEnoughEvidence(found.reason)
     error = None if found.standard_error is None else 100 * found.standard_error
     return Estimate(100 * found.value, error, min(len(forget), len(unseen)))
+
+
+class ExposedShare(Metric):
+    """Share of the forget set that an attack finds at a low false positive rate. Metrics give ``at`` and the attack's scores.
+
+    An average over examples can hide a few that are exposed; this is about those. A retrained model's value is near ``at``. At the
+    threshold of the empirical rate, without interpolation; it is not printed from fewer than 10 unseen examples above it. It says
+    little about a small forget set: the standard error says how little.
+    """
+
+    unit: ClassVar[str] = "%"
+    target: ClassVar[Target] = Target.RETRAINED
+    parts: ClassVar[tuple[str, ...]] = ("forget", "unseen")
+    limits: ClassVar[tuple[float, float] | None] = (0, 100)
+    tier: ClassVar[Tier] = "standard"
+    references: ClassVar[bool] = True
+    counts: ClassVar[bool] = True
+    tested: ClassVar[bool] = False
+    above: ClassVar[str] = MEMBER
+    below: ClassVar[str] = OVER
+    at: ClassVar[float] = 0.01
+
+    def attacked(self, view: View) -> tuple[np.ndarray, np.ndarray]:
+        """Return the attack's scores of forget and of unseen examples."""
+        raise NotImplementedError
+
+    def measure(self, view: View) -> Estimate:
+        """Return the rate with its standard error, the threshold's noise included and the base pool held fixed.
+
+        Raises:
+            NotEnoughEvidence: too few unseen examples.
+        """
+        return rate_at(*self.attacked(view), self.at)
