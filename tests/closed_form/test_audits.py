@@ -8,7 +8,7 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from expunge import registry
-from expunge.attacks import lira, per_example, set_level, ulira
+from expunge.attacks import dose, lira, per_example, set_level, ulira
 from expunge.attacks.margins import FORGET, IN, OUT, design
 from expunge.audits import doses, relabelling
 from expunge.audits.assess import assess, shift_of
@@ -449,6 +449,14 @@ def test_one_run_audit_of_canaries():
 
 
 # Doses
+
+
+def test_a_side_that_does_no_harm_notices_nothing():
+    drawn = np.random.default_rng(0).normal(size=16)
+    shares, values = np.repeat([0.0, 1.0], 8), drawn + np.repeat([0.0, 6.0], 8)
+    assert dose.dose_response(shares, values).detectable is not None
+    assert dose.dose_response(shares, values, sides="above").detectable is not None
+    assert dose.dose_response(shares, values, sides="below").detectable is None
 
 
 def test_the_promised_power_is_the_share_of_pools_that_are_noticed():

@@ -4,13 +4,15 @@ Models trained on the retain set and a fraction q of the forget set stand for a 
 q = 1 from q = 0 says nothing about any method.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from expunge import statistics
 from expunge.errors import BadInput
 from expunge.statistics import NotEnoughEvidence
+
+Sides = Literal["both", "above", "below"]
 
 
 class DoseResponse(NamedTuple):
@@ -34,7 +36,14 @@ class DoseResponse(NamedTuple):
 
 
 def dose_response(
-    doses: np.ndarray, values: np.ndarray, of_mean: int = 1, power: float = 0.8, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    doses: np.ndarray,
+    values: np.ndarray,
+    of_mean: int = 1,
+    power: float = 0.8,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    sides: Sides = "both",
 ) -> DoseResponse:
     """Return the rank correlation, the power at each dose and the minimal detectable fraction.
 
@@ -43,9 +52,10 @@ def dose_response(
         values: the metric of each model, ``[models]``.
         of_mean: over how many models the metric of a method is averaged when it is judged.
         power: chance of detection that is asked for.
-        level: of the band; a dose is detected when the value falls outside, on either side.
+        level: of the band; a dose is detected when the value falls outside.
         resamples: permutations for the p-value.
         seed: of the permutations.
+        sides: of the band that count: a metric whose high values are harmless notices nothing above it.
 
     Raises:
         BadInput: doses outside 0 to 1, values that are not finite, or lengths that differ.
@@ -53,7 +63,7 @@ def dose_response(
     """
     dose, value = _checked(doses, values)
     levels = np.unique(dose)
-    chances = np.array([1 - level] + [_power(value[dose == each], value[dose == 0], of_mean, level) for each in levels[1:]])
+    chances = np.array([1 - level] + [_power(value[dose == each], value[dose == 0], of_mean, level, sides) for each in levels[1:]])
     detectable = first_reached(levels, np.maximum.accumulate(chances), power)
     reason = "" if detectable is not None else f"power {chances.max():.2f} at best, at a dose of {levels[chances.argmax()]:g}"
     return DoseResponse(*rank_correlation(dose, value, resamples, seed), levels, chances, detectable, reason)
@@ -83,8 +93,8 @@ def rank_correlation(dose: np.ndarray, value: np.ndarray, resamples: int, seed: 
     return float(observed / scale), float((1 + (np.abs(shuffled) >= abs(observed) - 1e-9 * scale).sum()) / (resamples + 1))
 
 
-def _power(values: np.ndarray, zero: np.ndarray, of_mean: int, level: float) -> float:
-    """Return the chance of a value outside the prediction band of dose 0, values of the dose being normal.
+def _power(values: np.ndarray, zero: np.ndarray, of_mean: int, level: float, sides: Sides) -> float:
+    """Return the chance of a value outside the prediction band of dose 0, on the sides that count, values of the dose being normal.
 
     A single model of a dose lends its spread from dose 0.
     """
@@ -93,8 +103,11 @@ def _power(values: np.ndarray, zero: np.ndarray, of_mean: int, level: float) -> 
     band = statistics.prediction_band(zero, of_mean, level=level)
     spread = (values.std(ddof=1) if len(values) > 1 else zero.std(ddof=1)) / np.sqrt(of_mean)
     if spread == 0:
-        return float(not band.low <= values.mean() <= band.high)
-    return float(stats.norm.cdf(band.low, values.mean(), spread) + stats.norm.sf(band.high, values.mean(), spread))
+        below, above = float(values.mean() < band.low), float(values.mean() > band.high)
+    else:
+        below = float(stats.norm.cdf(band.low, values.mean(), spread))
+        above = float(stats.norm.sf(band.high, values.mean(), spread))
+    return {"below": below, "above": above, "both": below + above}[sides]
 
 
 def first_reached(doses: np.ndarray, power: np.ndarray, asked: float) -> float | None:

@@ -5,11 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from expunge.attacks.dose import DoseResponse, dose_response
+from expunge.attacks.dose import DoseResponse, Sides, dose_response
 from expunge.metrics.metric import Metric, Target
 from expunge.metrics.view import View
 from expunge.statistics import NotEnoughEvidence
 
+SIDES: dict[Target, Sides] = {
+    Target.RETRAINED: "both",
+    Target.ZERO_UP_TO_BAND: "above",
+    Target.LOWER: "above",
+    Target.HIGHER: "below",
+}
+"""Target -> the sides of the band on which a value fails."""
 REFERENCES = 8
 """Retrained models that a model is compared with."""
 
@@ -39,7 +46,7 @@ def responses(
 def _response(metric: Metric, models: Sequence[tuple[float, View]], retrained: Sequence[View], seeds: int) -> dict[str, Any]:
     try:
         values = [_value(metric, view, retrained) for _, view in models]
-        return plain(dose_response(np.array([share for share, _ in models]), np.array(values), of_mean=seeds))
+        return plain(dose_response(np.array([share for share, _ in models]), np.array(values), of_mean=seeds, sides=SIDES[metric.target]))
     except NotEnoughEvidence as missing:
         return {"spearman": None, "p_value": None, "doses": [], "power": [], "detectable": None, "reason": str(missing)}
 
