@@ -87,6 +87,54 @@ def evaluate(words: Words = None, print_config: PrintConfig = False) -> None:
     _compare([request_of(experiment, "One request")])
 
 
+@app.command()
+def bench(
+    words: Words = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, what is there and what it costs, and stop.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Rows or requests whose label matches a pattern, such as 'salun*'.")] = None,
+    limit: Annotated[int | None, typer.Option(help="The first rows alone.")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="The share of machine I of N; later once more without it.")] = None,
+    print_config: PrintConfig = False,
+) -> None:
+    """Run a grid over data, models, requests, methods, add-ons, hyper-parameters and seeds; what is there is not made again."""
+    from expunge.bench import grid as grids
+    from expunge.bench import shards
+
+    tree = grids.read(*_split(words))
+    if print_config:
+        grids.expand(tree)
+        return _print_yaml(tree)
+    grid = grids.select(grids.expand(tree), only or (), limit)
+    part = shards.parse(shard) if shard else None
+    if dry_run:
+        from expunge.bench import plan
+
+        return _finish(list(plan.lines(plan.plan(grid, part))))
+    _bench(grid, part)
+
+
+@app.command("table")
+def table(
+    paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|record.json...", help="Results, or a folder of them such as runs.")],
+    form: Annotated[str, typer.Option("--format", help="csv, markdown, latex, html or json.")] = "markdown",
+    metrics: Annotated[str | None, typer.Option(help="Which columns, with commas between them.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Published numbers of the same setting beside ours.")] = False,
+    against: Annotated[str | None, typer.Option(help="Published numbers of a setting that differs, by its name.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a file instead.")] = None,
+) -> None:
+    """Turn finished comparisons and benches into a table for a publication."""
+    from expunge.report import formats
+
+    chosen = [name.strip() for name in metrics.split(",")] if metrics else None
+    text = formats.write(paths, form, chosen, published, against)
+    if out is None:
+        return print(text, end="")
+    from expunge.runs import atomic_write
+
+    with atomic_write(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @app.command("list")
 def list_(
     kind: Annotated[str, typer.Argument(help="methods, addons, metrics, audits, models, datasets, scenarios, recipes or compatibility")],
@@ -236,6 +284,21 @@ def _compare(requests: Any) -> None:
     for record in records:
         console.print(terminal.table(record))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _bench(grid: Any, shard: Any) -> None:
+    from expunge.bench.bench import bench, summary
+    from expunge.report import terminal
+
+    with _progress() as progress:
+        result = bench(grid, progress.report, _command(), shard)
+    console = _console()
+    for record in result.records:
+        console.print(terminal.table(record))
+    for line in summary(result):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if result.folder is not None:
+        console.print(f"report: {result.folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _finish(lines: list[str]) -> None:

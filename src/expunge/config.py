@@ -312,13 +312,31 @@ def read(file: Path | None, overrides: list[str] | tuple[str, ...] = (), base: d
         if loaded is not None and not isinstance(loaded, dict):
             raise BadInput(str(file), f"expected keys and values, got {type(loaded).__name__}.")
         for key, value in (loaded or {}).items():
-            _assign(tree, str(key).split("."), value, str(key))
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise BadInput(override, "expected key=value.", "For example method=salun or method.lr=0.02.")
-        _assign(tree, key.strip().split("."), parse_yaml(text, key), key.strip())
+            assign(tree, str(key), value)
+    for key, value in map(parse_override, overrides):
+        assign(tree, key, value)
     return tree
+
+
+def parse_override(word: str) -> tuple[str, Any]:
+    """Return key and value of ``key=value``.
+
+    Raises:
+        BadInput: there is no ``=``, or the value is not YAML.
+    """
+    key, equals, text = word.partition("=")
+    if not equals:
+        raise BadInput(word, "expected key=value.", "For example method=salun or method.lr=0.02.")
+    return key.strip(), parse_yaml(text, key)
+
+
+def assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key, or a field of a component by a dotted key, in a tree.
+
+    Raises:
+        BadInput: no such key.
+    """
+    _assign(tree, key.split("."), value, key)
 
 
 def as_choice(value: Any) -> Any:
@@ -328,6 +346,8 @@ def as_choice(value: Any) -> Any:
 
 def _assign(tree: dict[str, Any], path: list[str], value: Any, where: str) -> None:
     key = path[0]
+    if key == "grid":
+        raise BadInput(where, "a grid asks for many experiments.", "Run the file with `expunge bench`.")
     if key not in KEYS:
         raise BadInput(where, f"no such key {key!r}.", nearest(key, KEYS))
     if len(path) == 1:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class BadInput(ValueError):
@@ -16,6 +17,10 @@ class BadInput(ValueError):
     def __init__(self, where: str, problem: str, remedy: str = ""):
         self.where, self.problem, self.remedy = where, problem, remedy
         super().__init__(f"{where}: {problem}" + (f" {remedy}" if remedy else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let the error travel out of a worker process as it is."""
+        return type(self), (self.where, self.problem, self.remedy)
 
 
 class NotApplicable(BadInput):
@@ -40,6 +45,10 @@ class Diverged(RuntimeError):
         super().__init__(
             f"diverged at step {step}: {term} is not finite; the last good state is {last_good}. A smaller learning rate usually mends it."
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let the error travel out of a worker process as it is."""
+        return type(self), (self.step, self.term, self.last_good)
 
 
 class RunFailed(RuntimeError):

@@ -1,16 +1,28 @@
-"""Every ready file builds, and what --print-config prints is the same configuration."""
+"""Every ready file builds, and what --print-config prints is the same configuration or the same grid."""
 
 from pathlib import Path
 
 import pytest
 
 from expunge import config
+from expunge.bench import grid
 
-FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+ALL = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FILES = [file for file in ALL if not file.stem.startswith("bench-")]
+GRIDS = [file for file in ALL if file.stem.startswith("bench-")]
 
 
 def test_there_are_files():
-    assert len(FILES) >= 5
+    assert len(FILES) >= 5 and len(GRIDS) >= 2
+
+
+@pytest.mark.parametrize("file", GRIDS, ids=lambda file: file.stem)
+def test_grid_expands_and_round_trips(file, tmp_path):
+    found = grid.expand(grid.read(file))
+    assert found.rows >= 20 and not found.left_out
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(config.to_yaml(found.asked))
+    assert grid.expand(grid.read(printed)) == found
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import pytest
 
 from expunge import catalogue, config, registry
-from expunge.bench import demo
+from expunge.bench import demo, grid
 from expunge.components import KINDS
+from expunge.report import formats, published
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -20,6 +21,8 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
 STAND_IN = ROOT / "configs" / "fashion-mnist-random10.yaml"
 """What a command that names a file of the reader's (``my.yaml``) is tried with."""
+STAND_IN_GRID = ROOT / "configs" / "bench-fashion-mnist.yaml"
+"""The same for ``expunge bench``."""
 WRITTEN_BY_THE_READER = {"runner_up": "finetune"}
 """Components that the pages teach to write, and what commands that name them are tried with."""
 
@@ -81,11 +84,34 @@ def check_fit(experiment: config.Experiment) -> None:
         assert not addon.refuse(method)
 
 
+RUN = {"--print-config"}
+FLAGS: dict[str, set[str]] = {
+    **{verb: RUN for verb in ("demo", "train", "unlearn", "evaluate")},
+    **{"list": {"--json"}, "show": set(), "config": set()},
+    "bench": RUN | {"--dry-run", "--only", "--limit", "--shard"},
+    "table": {"--format", "--metrics", "--published", "--against", "--out"},
+}
+"""Verb -> the flags that it takes; a flag's value follows an equals sign."""
+
+
+def check_bench(words: list[str]) -> None:
+    """Read a grid as the command line does, and run nothing."""
+    file, overrides = file_of(words)
+    assert grid.expand(grid.read(STAND_IN_GRID if file in (None, STAND_IN) else file, overrides)).rows
+
+
+def check_table(words: list[str]) -> None:
+    """Look at the flags of a command that reads results."""
+    flags = dict(word.removeprefix("--").split("=", 1) for word in words if "=" in word)
+    assert flags.get("format", "csv") in formats.FORMATS
+    assert flags.get("against", "salun-random10") in [setting.name for setting in published.SETTINGS]
+    assert all(registry.find("metrics", name) for name in flags.get("metrics", "churn").split(","))
+
+
 def check_command(words: list[str]) -> None:
     """Read a command as the command line does, and run nothing."""
     verb, *rest = [word for word in words if not word.startswith("--")]
-    assert set(words) - {verb, *rest} <= {"--print-config", "--json", "--help"}
-    assert verb in ("demo", "train", "unlearn", "evaluate", "list", "show", "config")
+    assert {word.partition("=")[0] for word in words if word.startswith("--")} <= FLAGS[verb] | {"--help"}
     if not rest and verb != "demo":
         return  # a verb that is mentioned
     if verb == "list":
@@ -93,6 +119,10 @@ def check_command(words: list[str]) -> None:
     elif verb == "show":
         assert len(rest) == 2 and f"{rest[0]}s" in KINDS
         assert rest[1] == "NAME" or registry.find(f"{rest[0]}s", rest[1])
+    elif verb == "bench":
+        check_bench(rest)
+    elif verb == "table":
+        check_table(words)
     elif verb == "demo":
         assert demo.requests(*file_of(rest))
     else:
@@ -111,7 +141,18 @@ def test_commands_resolve(page, words):
     check_command(list(words))
 
 
-@pytest.mark.parametrize("wrong", ["unlearn forget=random method=sallun", "train train.epoch=3", "show method nope", "list method"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "unlearn forget=random method=sallun",
+        "train train.epoch=3",
+        "show method nope",
+        "list method",
+        "bench my.yaml grid.metod=[salun]",
+        "table runs --format=word",
+        "train --shard=1/2",
+    ],
+)
 def test_planted_commands_are_seen(wrong):
     with pytest.raises((AssertionError, ValueError)):
         check_command(wrong.split())

@@ -39,21 +39,32 @@ def compare(requests: Sequence[Request], report: Report, command: str) -> tuple[
     report({"event": "plan", "jobs": [job.key for job in jobs]})
     folders = run_jobs(jobs, work.experiment.evaluate.workers, report)
     filled = [pools.fill(request, report) for request in requests]
-    folder = work.out / f"compare-{fingerprint(_identity(folders, requests))}"
-    if (folder / "record.json").is_file() and (folder / "report.html").is_file():
+    folder = work.out / f"compare-{fingerprint(identity(folders, requests))}"
+    if is_written(folder):
         return runs.read_json(folder / "record.json"), folder
     records = [
         record_of(request, Found(number, folders, filled[number]), {"command": command, "seconds": round(time.monotonic() - start, 1)})
         for number, request in enumerate(requests)
     ]
-    with runs.atomic_write(folder / "table.csv") as temporary:
-        temporary.write_text("\n".join(csv(record) for record in records), encoding="utf-8")
-    html.write(records, folder / "report.html")
-    runs.write_json(folder / "record.json", records)
+    write(records, folder)
     return records, folder
 
 
-def _identity(folders: Mapping[str, str], requests: Sequence[Request]) -> list[Any]:
+def is_written(folder: Path) -> bool:
+    """Return whether a folder holds a whole result."""
+    return (folder / "record.json").is_file() and (folder / "report.html").is_file()
+
+
+def write(records: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write table, report and, last, the record."""
+    with runs.atomic_write(folder / "table.csv") as temporary:
+        temporary.write_text("\n".join(csv(record) for record in records), encoding="utf-8")
+    html.write(list(records), folder / "report.html")
+    runs.write_json(folder / "record.json", list(records))
+
+
+def identity(folders: Mapping[str, str], requests: Sequence[Request]) -> list[Any]:
+    """Return all that decides a result; ``folders`` maps the key of each job to its run folder."""
     code = stages.code_fingerprint("metrics", "audits", "attacks", "representation", "report", "bench", "pools")
     asked = [request.workplace().experiment.evaluate.tree() for request in requests]
     decisive = [{key: value for key, value in tree.items() if key not in ("workers", "batch_size")} for tree in asked]

@@ -7,7 +7,7 @@ from expunge import config
 from expunge.bench.compare import Request, Row
 from expunge.errors import BadInput
 
-BASE: dict[str, Any] = {"data": "fashion_mnist", "model": "small_cnn", "train": "tiny", "evaluate": {"seeds": 4}, "seed": 0}
+BASE: dict[str, Any] = {"data": "fashion_mnist", "model": "small_cnn", "train": "tiny", "evaluate": {"seeds": 4, "retrained": 8}, "seed": 0}
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "A random tenth of the training data": {"name": "random", "fraction": 0.1},

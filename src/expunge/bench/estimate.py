@@ -1,6 +1,7 @@
 """How long a training takes here: from runs that are there already, or from a short trial."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,7 +59,47 @@ def _one_epoch(work: Workplace) -> float:
 def in_words(work: Workplace, trainings: int) -> str:
     """Return how long some trainings take with the workers that are asked for, in words."""
     workers = work.experiment.evaluate.workers or processors()
-    seconds = training_seconds(work) * trainings / min(workers, max(trainings, 1))
+    return duration(training_seconds(work) * trainings / min(workers, max(trainings, 1)))
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, rounded as an estimate is."""
     if seconds < 90:
         return f"about {seconds:.0f} s"
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+Finished = dict[tuple[str, str, str], list[float]]
+"""Method, model and kind of device -> seconds of finished unlearnings."""
+
+
+def unlearning_seconds(work: Workplace, training: float, finished: Finished) -> float:
+    """Return the seconds that one unlearning takes: measured on finished ones of the same method, else by epochs from a training.
+
+    Where nothing was measured, a method is taken to pass over the training set once for each of its epochs, and one without epochs once;
+    for many that is too much, and for those that add a mask or keep a second model too little.
+
+    Args:
+        work: the experiment with a method.
+        training: seconds of a training.
+        finished: see `finished_unlearnings`.
+    """
+    measured = finished.get((work.experiment.method.name, work.experiment.model.name, work.device.type))
+    if measured:
+        return float(np.median(measured))
+    epochs = getattr(work.experiment.method, "epochs", 1)
+    return training * (epochs if isinstance(epochs, int) else 1) / max(1, getattr(work.experiment.train, "epochs", 1))
+
+
+def finished_unlearnings(out: Path) -> Finished:
+    """Return what the unlearnings in a folder took, two thousand of them at most."""
+    found: Finished = {}
+    for path in sorted(out.glob("unlearn-*/record.json"))[:2000]:
+        try:
+            record = runs.read_json(path)
+            identity = record["identity"]
+            key = (identity["method"]["name"], identity["model"]["name"], identity["device"])
+            found.setdefault(key, []).append(record["cost"]["seconds"])
+        except (BadInput, KeyError):
+            continue
+    return found

@@ -1,7 +1,7 @@
 """The record of a comparison: everything that a table and a page need, as plain values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,20 @@ class Found:
         number: position of the request, which is in the keys of its jobs.
         folders: key of each job -> run folder.
         pools: what the other pools say.
+        failed: key of each job that gave no run -> why.
     """
 
     number: int
     folders: Mapping[str, str]
     pools: Filled
+    failed: Mapping[str, str] = field(default_factory=dict)
 
-    def runs(self, request: Request) -> dict[str, list[Run]]:
-        """Return the finished runs of each row, ``original`` and ``retrained`` first."""
-        return {label: [stages.find(self.folders[key]) for key in keys] for label, keys in self.keys(request).items()}
+    def runs(self, request: Request) -> dict[str, list[Run | tables.Failure]]:
+        """Return what each row's jobs left, ``original`` and ``retrained`` first."""
+        return {label: [self._run(key) for key in keys] for label, keys in self.keys(request).items()}
+
+    def _run(self, key: str) -> Run | tables.Failure:
+        return tables.Failure("failed", self.failed[key]) if key in self.failed else stages.find(self.folders[key])
 
     def keys(self, request: Request) -> dict[str, list[str]]:
         """Return the keys of the jobs of each row."""
@@ -53,6 +58,8 @@ class Found:
         work = request.workplace()
         found = {}
         for run, original in inspected(self.number, request).values():
+            if run in self.failed:
+                continue
             ours, first = stages.find(self.folders[run]), stages.find(self.folders[original])
             found[run] = inspection.load(work, ours, first, downstream=work.experiment.evaluate.downstream)
         return found
@@ -78,14 +85,14 @@ def record_of(request: Request, found: Found, provenance: dict[str, Any]) -> dic
         "audits": audits.of(work, seen, found.pools),
         "doses": _doses(work, seen, found.pools, metrics),
         "methods": {row.label: _method(request.workplace(row)) for row in request.rows},
-        "cost": _costs(made["retrained"], made),
+        "cost": _costs(made),
         "histograms": {"loss": histograms.shares({label: losses for label, outcomes in seen.items() if (losses := _losses(outcomes))})},
         "provenance": {
             **provenance,
             "config": config.to_yaml(work.experiment.tree()),
             "fingerprint": split.fingerprint,
             "environment": runs.environment(),
-            "runs": {key: found.folders[key] for keys_of_row in keys.values() for key in keys_of_row},
+            "runs": {key: found.folders[key] for held in keys.values() for key in held if key not in found.failed},
         },
     }
     for row in record["table"]["rows"]:
@@ -106,7 +113,11 @@ def _doses(work: Workplace, seen: Mapping[str, list[Any]], pools: Filled, metric
     return responses(here, models["retrained"], views, models["original"], seeds) | audits.responses(work, seen, views)
 
 
-def _outcome(run: Run, data: Any, split: Split, pools: Filled, inside: Mapping[str, np.ndarray] | None) -> View | tables.Failure:
+def _outcome(
+    run: Run | tables.Failure, data: Any, split: Split, pools: Filled, inside: Mapping[str, np.ndarray] | None
+) -> View | tables.Failure:
+    if isinstance(run, tables.Failure):
+        return run
     if run.status != "ok":
         return tables.Failure(run.status, run.record["failure"]["reason"])
     return evidence.view(run.logits(), data, split, run.triggered(), pools.references, inside)
@@ -146,15 +157,17 @@ def _method(work: Workplace) -> dict[str, Any]:
         "source": method.source,
         "hyperparameters": {key: value for key, value in method.tree().items() if key != "name"},
         "addons": [addon.tree() for addon in work.experiment.addons],
+        "needs": sorted(stages.needs_of(work)),
         "deviations": list(method.deviations),
     }
 
 
-def _costs(reference: list[Run], rows: dict[str, list[Run]]) -> dict[str, dict[str, Any]]:
-    base = _mean_cost(reference) if reference else None
+def _costs(made: Mapping[str, list[Run | tables.Failure]]) -> dict[str, dict[str, Any]]:
+    rows = {label: [run for run in found if isinstance(run, Run) and run.record["cost"]] for label, found in made.items()}
+    base = _mean_cost(rows["retrained"])
     costs = {}
     for label, found in rows.items():
-        cost = _mean_cost([run for run in found if run.record["cost"]])
+        cost = _mean_cost(found)
         if cost is None:
             continue
         if base is not None:

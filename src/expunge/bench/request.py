@@ -157,7 +157,7 @@ def _job(key: str, stage: str, tree: Tree, number: int, after: tuple[str, ...] =
 
 def shared_key(work: Workplace) -> str:
     """Return what requests share that share their originals."""
-    return "weights" if work.experiment.model.weights else stages.original_key(work)
+    return stages.original_key(work)
 
 
 def originals(work: Workplace) -> int:

@@ -258,24 +258,9 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split
     method, addons = work.experiment.method, work.experiment.addons
     check_request(work)
     split = split or work.split
-    needs = set(method.needs).union(*(addon.needs for addon in addons))
+    needs = needs_of(work)
     start = runs.read_json(original / "record.json")["weights"] if original else None
-    identity = {
-        "stage": "unlearn",
-        "data": work.data.fingerprint,
-        "augment": str(work.experiment.data.chosen_augmentation()),
-        "split": split.fingerprint,
-        "model": _architecture(work.experiment.model),
-        "train": work.experiment.train.tree() if {"recipe", "oracle"} & needs else None,
-        "original": start or _file_hash(work.experiment.model.weights),
-        "method": method.tree(),
-        "addons": [addon.tree() for addon in addons],
-        "foreign code": sorted({_foreign_code(part) for part in (method, *addons)}),
-        "seed": seed,
-        "device": work.device.type,
-        "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
-        "code": code_fingerprint("engine", "models", "data", "training", "methods", "addons"),
-    }
+    identity = unlearn_identity(work, start, seed, split)
 
     def compute(folder: Path, report: Report) -> tuple[nn.Module, dict[str, Any]]:
         model = work.new_model(seed, weights=original is None)
@@ -304,6 +289,33 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split
     return _stage(work, identity, title, compute)
 
 
+def needs_of(work: Workplace) -> set[str]:
+    """Return what the method and its add-ons read."""
+    experiment = work.experiment
+    return set(experiment.method.needs).union(*(addon.needs for addon in experiment.addons))
+
+
+def unlearn_identity(work: Workplace, start: str | None, seed: int, split: Split) -> dict[str, Any]:
+    """Return all that decides the weights of an unlearned model; ``start`` is the hash of the original's weights, None for the file's."""
+    method, addons = work.experiment.method, work.experiment.addons
+    return {
+        "stage": "unlearn",
+        "data": work.data.fingerprint,
+        "augment": str(work.experiment.data.chosen_augmentation()),
+        "split": split.fingerprint,
+        "model": _architecture(work.experiment.model),
+        "train": work.experiment.train.tree() if {"recipe", "oracle"} & needs_of(work) else None,
+        "original": start or _file_hash(work.experiment.model.weights),
+        "method": method.tree(),
+        "addons": [addon.tree() for addon in addons],
+        "foreign code": sorted({_foreign_code(part) for part in (method, *addons)}),
+        "seed": seed,
+        "device": work.device.type,
+        "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
+        "code": code_fingerprint("engine", "models", "data", "training", "methods", "addons"),
+    }
+
+
 def _oracle(work: Workplace, split: Split, seed: int) -> nn.Module:
     """Return the retrained model of the same seed, for methods that imitate it; it is trained here if it is not there."""
     model = work.new_model(seed, weights=False)
@@ -313,7 +325,12 @@ def _oracle(work: Workplace, split: Split, seed: int) -> nn.Module:
 
 def score(work: Workplace, title: str) -> Run:
     """Collect the evidence of the configured weights file, or find it collected."""
-    identity = {
+    return _stage(work, score_identity(work), title, lambda folder, report: (work.new_model(0, weights=True), {"phases": [], "cost": {}}))
+
+
+def score_identity(work: Workplace) -> dict[str, Any]:
+    """Return all that decides the evidence of the configured weights file."""
+    return {
         "stage": "score",
         "data": work.data.fingerprint,
         "model": _architecture(work.experiment.model),
@@ -322,7 +339,6 @@ def score(work: Workplace, title: str) -> Run:
         "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
         "code": code_fingerprint("engine", "models", "data"),
     }
-    return _stage(work, identity, title, lambda folder, report: (work.new_model(0, weights=True), {"phases": [], "cost": {}}))
 
 
 def original(work: Workplace, number: int) -> Run:
@@ -342,8 +358,10 @@ def retrained(work: Workplace, number: int) -> Run:
 
 
 def original_key(work: Workplace) -> str:
-    """Return what two requests must share to share their originals."""
-    return work.split.training_fingerprint("train")
+    """Return what two requests must share to share their originals: examples, model, recipe and seeds, or the weights file."""
+    if work.experiment.model.weights is not None:
+        return f"weights-{fingerprint(score_identity(work))}"
+    return fingerprint(train_identity(work, np.sort(work.split.train), work.seed_of(0)))
 
 
 def run_job(stage: str, tree: dict[str, Any], number: int, results: dict[str, str], report: Report) -> str:
@@ -361,6 +379,26 @@ def run_job(stage: str, tree: dict[str, Any], number: int, results: dict[str, st
         return str({"original": original, "retrained": retrained}[stage](work, number).folder)
     start = None if work.experiment.model.weights is not None else Path(next(iter(results.values())))
     return str(unlearn(work, start, work.seed_of(number), f"{work.experiment.method.name} {number}").folder)
+
+
+def made(work: Workplace, stage: str, number: int) -> Run | None:
+    """Return what `run_job` would find made, and make nothing; None if it is still to be made, or starts from what is.
+
+    Args:
+        work: the experiment; its split is there already.
+        stage: original, retrained or unlearned.
+        number: seed number.
+    """
+    seed, weights = work.seed_of(number), work.experiment.model.weights
+    if stage == "unlearned":
+        start = None if weights is not None else made(work, "original", number)
+        if weights is None and start is None:
+            return None
+        return look_up(work, unlearn_identity(work, start.record["weights"] if start else None, seed, work.split), stage)
+    if stage == "original" and weights is not None:
+        return look_up(work, score_identity(work), stage)
+    index = np.sort(work.split.train if stage == "original" else work.split.retain)
+    return look_up(work, train_identity(work, index, seed), stage)
 
 
 def find(folder: str | Path) -> Run:
