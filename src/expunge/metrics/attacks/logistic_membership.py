@@ -7,7 +7,7 @@ import numpy as np
 from expunge.config import NonNegativeInt, hyper
 from expunge.metrics import membership
 from expunge.metrics.attacks import learned
-from expunge.metrics.metric import Estimate, Metric, Target
+from expunge.metrics.metric import Estimate, Metric, Target, Tier
 from expunge.metrics.view import View
 
 
@@ -23,6 +23,7 @@ class LogisticMembership(Metric):
     target: ClassVar[Target] = Target.RETRAINED
     parts: ClassVar[tuple[str, ...]] = ("forget", "unseen")
     limits: ClassVar[tuple[float, float] | None] = (0, 100)
+    tier: ClassVar[Tier] = "standard"
     tested: ClassVar[bool] = False
     source: ClassVar[str] = "NeurIPS 2023 machine unlearning challenge, starting kit (simple_mia)"
     deviations: ClassVar[tuple[str, ...]] = (
