@@ -123,6 +123,9 @@ class Evaluate(Component):
         (), "shares of the forget set with which models are retrained, to see how small a leak is seen; rigorous: .05, .1, .25, .5"
     )
     downstream: Text = hyper("", "folder of pictures, one folder a class, to which features are transferred; from the standard tier on")
+    block_examples: NonNegativeInt = hyper(
+        0, "examples on which the outputs of all blocks are compared (CKA of every layer with every layer); 0 leaves it out"
+    )
     batch_size: PositiveInt = hyper(250, "examples in a forward pass while scoring")
     executor: Literal["auto", "processes", "vectorized"] = hyper(
         "auto", "how pools are trained: worker processes, many nets at once, or on a GPU whichever a short measurement finds faster"

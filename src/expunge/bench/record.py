@@ -10,7 +10,7 @@ from expunge import config, runs
 from expunge.bench import audits
 from expunge.bench.doses import responses
 from expunge.bench.pools import Filled
-from expunge.bench.request import Request, inspected, originals, retrained, shared_key
+from expunge.bench.request import Request, inspected, looked_for, originals, retrained, shared_key
 from expunge.data.split import Split
 from expunge.metrics import table as tables
 from expunge.metrics.metric import Metric
@@ -61,7 +61,8 @@ class Found:
             if run in self.failed:
                 continue
             ours, first = stages.find(self.folders[run]), stages.find(self.folders[original])
-            found[run] = inspection.load(work, ours, first, downstream=work.experiment.evaluate.downstream)
+            settings = inspection.settings_of(work, looked_for(work))
+            found[run] = inspection.load(work, ours, first, settings, work.experiment.evaluate.downstream)
         return found
 
 

@@ -146,9 +146,16 @@ def inspected(number: int, request: Request) -> dict[str, tuple[str, str]]:
 
 
 def _inspections(number: int, request: Request) -> list[Job]:
-    folder = request.workplace().experiment.evaluate.downstream
+    work = request.workplace()
+    folder, changes = work.experiment.evaluate.downstream, looked_for(work)
     pairs = inspected(number, request)
-    return [inspection.job(key, request.tree, run, original, downstream=folder) for key, (run, original) in pairs.items()]
+    return [inspection.job(key, request.tree, run, original, changes, folder) for key, (run, original) in pairs.items()]
+
+
+def looked_for(work: Workplace) -> dict[str, Any]:
+    """Return what is looked for inside the models beyond the tier's settings."""
+    asked = work.experiment.evaluate
+    return {"block_examples": asked.block_examples} if asked.block_examples and asked.tier != "fast" else {}
 
 
 def _job(key: str, stage: str, tree: Tree, number: int, after: tuple[str, ...] = ()) -> Job:
