@@ -120,7 +120,7 @@ class Evaluate(Component):
     )
     swap_models: NonNegativeInt = hyper(0, "models of each method in pairs with exchanged requests, for the swap test; even; 24 rigorous")
     doses: tuple[Fraction, ...] = hyper(
-        (), "shares of the forget set with which models are retrained, to see how small a leak is seen; rigorous: .05, .1, .25, .5"
+        (), "shares of the forget set with which models are retrained, to see how small a leak is seen; rigorous: .05, .1, .5"
     )
     downstream: Text = hyper("", "folder of pictures, one folder a class, to which features are transferred; from the standard tier on")
     block_examples: NonNegativeInt = hyper(
@@ -146,7 +146,7 @@ class Evaluate(Component):
         filled.setdefault("base_models", sizes["base_models"])
         filled.setdefault("shadow_models", sizes["shadow_models"])
         filled.setdefault("swap_models", sizes.get("swap_models", 0))
-        filled.setdefault("doses", (0.05, 0.1, 0.25, 0.5) if values.get("tier") == "rigorous" else ())
+        filled.setdefault("doses", (0.05, 0.1, 0.5) if values.get("tier") == "rigorous" else ())
         return filled
 
 

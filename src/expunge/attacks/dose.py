@@ -64,7 +64,7 @@ def dose_response(
     dose, value = _checked(doses, values)
     levels = np.unique(dose)
     chances = np.array([1 - level] + [_power(value[dose == each], value[dose == 0], of_mean, level, sides) for each in levels[1:]])
-    detectable = first_reached(levels, np.maximum.accumulate(chances), power)
+    detectable = first_reached(levels, chances, power)
     reason = "" if detectable is not None else f"power {chances.max():.2f} at best, at a dose of {levels[chances.argmax()]:g}"
     return DoseResponse(*rank_correlation(dose, value, resamples, seed), levels, chances, detectable, reason)
 
@@ -111,14 +111,9 @@ def _power(values: np.ndarray, zero: np.ndarray, of_mean: int, level: float, sid
 
 
 def first_reached(doses: np.ndarray, power: np.ndarray, asked: float) -> float | None:
-    """Return the dose with the asked power; between two doses the power's normal score is taken as linear, as a shift makes it."""
-    from scipy import stats
+    """Return the smallest dose that was tried from which on the power is never below what is asked; None where the largest fails.
 
-    reached = np.flatnonzero(power >= asked)
-    if not len(reached):
-        return None
-    last = int(reached[0])
-    if last == 0 or power[last] == power[last - 1]:
-        return float(doses[last])
-    below, goal, above = stats.norm.ppf(np.clip([power[last - 1], asked, power[last]], 1e-12, 1 - 1e-12))
-    return float(doses[last - 1] + (goal - below) / (above - below) * (doses[last] - doses[last - 1]))
+    Nothing is interpolated: between two doses that were tried nothing is known, and power that falls again was chance.
+    """
+    enough = np.logical_and.accumulate((power >= asked)[::-1])[::-1]
+    return float(doses[int(enough.argmax())]) if enough.any() else None

@@ -169,7 +169,7 @@ class Audit(Component):
     @property
     def null_draws(self) -> int:
         """How many divisions make a null; from 200 on a p-value is counted, below it a Student t tail takes over."""
-        return 1000
+        return 4000
 
     @classmethod
     def is_game(cls) -> bool:

@@ -46,7 +46,7 @@ def dose_response(
     null = _null(audit, panels[0.0], reference, labels, seed)
     values = np.array([audit.statistic(panels[share], reference, labels, seed) for share in shares])
     chances = np.array([LEVEL] + [_noticed(null, value) for value in values[1:]])
-    found = dose.first_reached(shares, np.maximum.accumulate(chances), power)
+    found = dose.first_reached(shares, chances, power)
     correlation, p_value = dose.rank_correlation(shares, values, 2000, seed)
     return {
         "spearman": correlation,

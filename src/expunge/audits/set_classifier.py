@@ -26,7 +26,6 @@ class SetClassifier(Audit):
     tier: ClassVar[Tier] = "fast"
     minimum: ClassVar[int] = 8
     limits: ClassVar[tuple[float, float] | None] = (0, 1)
-    area: ClassVar[bool] = True
     source: ClassVar[str] = "Lopez-Paz & Oquab, Revisiting Classifier Two-Sample Tests, ICLR 2017"
     above: ClassVar[str] = "the forget set as a whole tells unlearned models from retrained ones"
 

@@ -17,8 +17,6 @@ SIDES: dict[Target, Sides] = {
     Target.HIGHER: "below",
 }
 """Target -> the sides of the band on which a value fails."""
-REFERENCES = 8
-"""Retrained models that a model is compared with."""
 
 
 def responses(
@@ -37,26 +35,26 @@ def responses(
         ``{metric: {spearman, p_value, doses, power, detectable, reason}}``; ``detectable`` is the smallest share that is noticed with a
         chance of 80 %, None when no dose is.
     """
-    models = [(0.0, view) for view in retrained] + [(share, view) for share, views in doses.items() for view in views]
-    models += [(1.0, view) for view in original]
+    groups = [(0.0, list(retrained)), *doses.items(), (1.0, list(original))]
+    models = [(share, number, view) for share, views in groups for number, view in enumerate(views)]
     judged = [metric for metric in metrics if metric.target is not Target.REPORT and metric.tested]
     return {metric.name: _response(metric, models, retrained, seeds) for metric in judged}
 
 
-def _response(metric: Metric, models: Sequence[tuple[float, View]], retrained: Sequence[View], seeds: int) -> dict[str, Any]:
+def _response(metric: Metric, models: Sequence[tuple[float, int, View]], retrained: Sequence[View], seeds: int) -> dict[str, Any]:
     try:
-        values = [_value(metric, view, retrained) for _, view in models]
-        return plain(dose_response(np.array([share for share, _ in models]), np.array(values), of_mean=seeds, sides=SIDES[metric.target]))
+        values = np.array([_value(metric, view, number, retrained) for _, number, view in models])
+        return plain(dose_response(np.array([share for share, *_ in models]), values, of_mean=seeds, sides=SIDES[metric.target]))
     except NotEnoughEvidence as missing:
         return {"spearman": None, "p_value": None, "doses": [], "power": [], "detectable": None, "reason": str(missing)}
 
 
-def _value(metric: Metric, view: View, retrained: Sequence[View]) -> float:
-    """Return a metric of one model; against retrained models it is the mean over some that are not the model itself."""
+def _value(metric: Metric, view: View, number: int, retrained: Sequence[View]) -> float:
+    """Return a metric of model ``number`` of its group; a pair metric has one retrained reference, as in the table, and never itself."""
     if not metric.is_pair():
         return metric.measure(view).value
-    others = [other for other in retrained if other is not view][:REFERENCES]
-    return float(np.mean([metric.compare(view, other).value for other in others]))
+    reference = retrained[number % len(retrained)]
+    return metric.compare(view, retrained[(number + 1) % len(retrained)] if reference is view else reference).value
 
 
 def plain(found: DoseResponse) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from expunge.audits.audit import Shadows
 from expunge.bench.request import Request
 from expunge.metrics.view import Reference
+from expunge.pools import vectorized
 from expunge.pools.cache import IN, EvidenceCache
 from expunge.pools.pool import Kind, Pool
 from expunge.pools.stages import Workplace
@@ -90,4 +91,6 @@ def _dose(work: Workplace, share: float, report: Report) -> list[np.ndarray]:
     pool = Pool(work, "dose", dose=share)
     size = work.experiment.evaluate.seeds
     pool.fill(size, report)
-    return [pool.run(number).logits() for number in range(size)]
+    together = bool(vectorized.promise(work))
+    made = [pool.run(number, together) for number in range(size)]
+    return [run.logits() for run in made if run.status == "ok"]

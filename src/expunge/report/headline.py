@@ -6,6 +6,7 @@ Only what the record holds is said. A part that nobody measured is named as such
 from dataclasses import dataclass
 from typing import Any
 
+from expunge import statistics
 from expunge.report.columns import MARKS, percent, side
 
 RELEARNING = "retain_only_relearning"
@@ -132,8 +133,8 @@ def _at_once(record: dict[str, Any], name: str) -> Entry:
         return _missing("set", label, found)
     head, cell = found
     sentence = (
-        f"An attacker who has {record['request']['seeds']} models of each kind to learn from, and sees what the model says about the whole "
-        f"forget set, tells it from a retrained one with an AUC of {_number(cell['value'])}{_spread(cell)}; {_null(head)}."
+        f"An attacker who learns from most of {record['request']['seeds']} models of each kind, and sees what another one says about the "
+        f"whole forget set, tells whether it was retrained with an AUC of {_number(cell['value'])}{_spread(cell)}; {_null(head)}."
     )
     return Entry("set", label, _number(cell["value"]) + _spread(cell), sentence, _inside(cell), _mark(cell), _range(head["null"]))
 
@@ -163,8 +164,9 @@ def _privacy(record: dict[str, Any], name: str) -> Entry:
     )
     bound = cell["details"]["epsilon"]
     certified = (
-        f"That certifies an epsilon of at least {bound['clopper_pearson']['value']:.2f}; a perfect attack with as many models would "
-        f"certify {bound['clopper_pearson']['ceiling']:.2f}."
+        f"With 95 % confidence epsilon is at least {bound['clopper_pearson']['value']:.2f} at delta = {cell['details']['delta']:g}, if "
+        "trials of different models are independent; a perfect attack with as many models would show "
+        f"{bound['clopper_pearson']['ceiling']:.2f}."
         if isinstance(bound, dict)
         else ""
     )
@@ -188,8 +190,7 @@ def _utility(record: dict[str, Any], row: dict[str, Any]) -> Entry:
     parts, shorts = [], []
     for name in names:
         cell = row["cells"][name]
-        change = cell["value"] - reference["cells"][name]["value"]
-        half = (cell["interval"]["high"] - cell["interval"]["low"]) / 2 if cell["interval"] else None
+        change, half = _change(cell, reference["cells"][name])
         spread = f" ± {half:.1f}" if half is not None else ""
         parts.append(f"{_signed(change)}{spread} points on {'retained' if name == 'retain_accuracy' else 'test'} data")
         shorts.append(_signed(change) + MARKS[side(cell)])
@@ -197,6 +198,20 @@ def _utility(record: dict[str, Any], row: dict[str, Any]) -> Entry:
     sentence = f"Accuracy changes by {' and '.join(parts)}, against retrained models."
     bands = " / ".join(_band(record["table"]["metrics"][name]) for name in names)
     return Entry("utility", label, " / ".join(shorts), sentence, inside, retrained=bands)
+
+
+def _change(cell: dict[str, Any], reference: dict[str, Any]) -> tuple[float, float | None]:
+    """Return the mean difference to the retrained models of the same seeds, and half of its 95 % interval; the plain one without pairs."""
+    pairs = [
+        ours - theirs
+        for ours, theirs in zip(cell["per_seed"], reference["per_seed"], strict=False)
+        if ours is not None and theirs is not None
+    ]
+    try:
+        found = statistics.mean_interval(pairs)
+    except statistics.NotEnoughEvidence:
+        return cell["value"] - reference["value"], None
+    return found.mean, (found.high - found.low) / 2
 
 
 def _relearning(record: dict[str, Any], row: dict[str, Any]) -> Entry:
@@ -230,12 +245,22 @@ def power(record: dict[str, Any]) -> str:
             detectable = (held["audits"].get(name, {}).get("detectable") or {}).get("above")
             if detectable is not None:
                 parts.append(f"an AUC of {_number(detectable)} {words}")
-    seen = [entry["detectable"] for entry in record.get("doses", {}).values() if entry["detectable"] is not None]
-    if seen:
-        parts.append(f"{100 * min(seen):.0f} % of the forget set left in")
+    left = noticed_dose(record)
+    if left is not None:
+        parts.append(f"{100 * left:.0f} % of the forget set left in")
     if not parts:
         return "How small a leak would have been noticed was not measured."
-    return f"With this many models we would have noticed, four times in five, {' or '.join(parts)}, or more."
+    return f"With this many models one such test alone would have noticed, four times in five, {' or '.join(parts)}, or more."
+
+
+def noticed_dose(record: dict[str, Any]) -> float | None:
+    """Return the smallest share of the forget set that the set classifier or the per-example AUC notices; None where neither does.
+
+    These two are the ones that a claim rests on. The best of all metrics would be a choice after the fact.
+    """
+    held = (record.get("doses", {}).get(name) for name in ("set_classifier", "example_auc"))
+    found = [entry["detectable"] for entry in held if entry and entry["detectable"] is not None and (entry["spearman"] or 0) > 0]
+    return min(found, default=None)
 
 
 def _unmet(record: dict[str, Any], row: dict[str, Any], entries: tuple[Entry, ...]) -> list[str]:
@@ -243,7 +268,11 @@ def _unmet(record: dict[str, Any], row: dict[str, Any], entries: tuple[Entry, ..
     found = []
     if row["status"] != "finished":
         return ["not every run gave a model"]
+    if not row["verdict"].startswith("no evidence of failure"):
+        found.append("the verdict is not free of findings")
     for entry in entries:
+        if entry.inside is False:
+            found.append(f"{entry.label}: outside what retrained models give")
         if entry.key in ("privacy", "cost"):
             continue
         if entry.short == "–":
@@ -259,8 +288,8 @@ def _unmet(record: dict[str, Any], row: dict[str, Any], entries: tuple[Entry, ..
     control = _row(record, "retrained")
     if control is None or not control["verdict"].startswith("no evidence of failure"):
         found.append("the retrained control does not pass")
-    doses = [entry["detectable"] for entry in record.get("doses", {}).values() if entry["detectable"] is not None]
-    if not doses or min(doses) > MARGIN_DOSE:
+    noticed = noticed_dose(record)
+    if noticed is None or noticed > MARGIN_DOSE:
         found.append(f"it is not shown that a leak of {100 * MARGIN_DOSE:.0f} % of the forget set would be noticed (evaluate.doses)")
     return found
 

@@ -25,6 +25,7 @@ class Alignment(Metric):
     parts: ClassVar[tuple[str, ...]] = ("forget", "retain")
     limits: ClassVar[tuple[float, float] | None] = (-1, 1)
     tier: ClassVar[Tier] = "standard"
+    tested: ClassVar[bool] = False
     band_models: ClassVar[int | None] = 12
     inspection: ClassVar[tuple[str, ...]] = names("forget", "retain")
     source: ClassVar[str] = "Kornblith et al., ICML 2019; Song et al., JMLR 2012 (unbiased HSIC); Kim et al., arXiv 2503.06991"

@@ -21,6 +21,7 @@ class MembershipProbe(Metric):
     parts: ClassVar[tuple[str, ...]] = ("forget", "unseen")
     limits: ClassVar[tuple[float, float] | None] = (0, 1)
     tier: ClassVar[Tier] = "standard"
+    tested: ClassVar[bool] = False
     inspection: ClassVar[tuple[str, ...]] = names("forget", "unseen")
     source: ClassVar[str] = "Nasr et al., IEEE S&P 2019 (membership from hidden layers); the cross-validated linear form is ours"
     above: ClassVar[str] = "features tell the forget set from unseen data better than a retrained model's do"
