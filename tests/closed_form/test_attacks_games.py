@@ -286,9 +286,11 @@ def test_dose_response_and_the_smallest_dose_that_is_seen():
     doses = np.repeat([0, 0.05, 0.1, 0.25, 0.5, 1], 40)
     found = dose_response(doses, 10 * doses + made.normal(size=len(doses)))
     assert found.spearman > 0.8 and found.p_value < 0.01 and found.reason == ""
-    assert found.detectable == pytest.approx((1.96 + 0.84) / 10, abs=0.06)
+    assert found.detectable == 0.5, "the smallest tried dose above (1.96 + 0.84) / 10"
     averaged = dose_response(doses, 10 * doses + made.normal(size=len(doses)), of_mean=4)
-    assert averaged.detectable == pytest.approx(found.detectable / 2, abs=0.05)
+    assert averaged.detectable == 0.25, "half as much for a mean of four models: .14, of which .25 is the next that was tried"
+    falling = dose_response(doses, np.where(doses == 0.25, 5.0, 0.0) + made.normal(size=len(doses)))
+    assert falling.power[3] > 0.8 and falling.detectable is None, "power that falls again was taken for detection"
     blind = dose_response(doses, made.normal(size=len(doses)))
     assert blind.detectable is None and "at best" in blind.reason and blind.p_value > 0.01
     assert found.power[0] == pytest.approx(0.05)

@@ -47,7 +47,9 @@ def test_demo_with_overrides_prints_table_and_report_and_looks_up_the_second_tim
     report = first.strip().splitlines()[-1].removeprefix("report: ")
     records = sorted(tmp_path.glob("*/record.json"))
     stamps = {path: path.stat().st_mtime_ns for path in records}
-    assert len([path for path in records if path.parent.name.startswith("train-")]) == 8
+    assert len([path for path in records if path.parent.name.startswith("train-")]) == 12, (
+        "four originals, and eight retrained models for the audits"
+    )
     assert len([path for path in records if path.parent.name.startswith("unlearn-")]) == 4
     assert expunge(*words).strip().splitlines()[-1].removeprefix("report: ") == report
     assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/record.json"))} == stamps
