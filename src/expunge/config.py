@@ -147,6 +147,9 @@ class Evaluate(Component):
         filled.setdefault("shadow_models", sizes["shadow_models"])
         filled.setdefault("swap_models", sizes.get("swap_models", 0))
         filled.setdefault("doses", (0.05, 0.1, 0.5) if values.get("tier") == "rigorous" else ())
+        doses = filled["doses"]
+        if isinstance(doses, list | tuple) and (len(set(map(str, doses))) < len(doses) or any(dose in (0, 1) for dose in doses)):
+            raise ValueError("the doses must be different shares above 0 and below 1; 0 is a retrained model and 1 an original")
         return filled
 
 

@@ -64,13 +64,34 @@ def test_a_flipped_bit_is_found_and_the_row_can_be_written_again(tmp_path, name)
     assert cache(tmp_path).rows() == [0, 1]
 
 
+def test_a_row_that_is_there_is_not_touched_by_a_second_writer(tmp_path, monkeypatch):
+    made = cache(tmp_path)
+    made.write(0, logits(0), state(0))
+    monkeypatch.setattr(EvidenceCache, "_checked", lambda self, *given: given)
+    block = made._block(0)
+    before = {name: (tmp_path / "pool" / "block-00000" / f"{name}.npy").stat().st_mtime_ns for name in block}
+    made.write(0, logits(0), state(0))
+    assert {name: (tmp_path / "pool" / "block-00000" / f"{name}.npy").stat().st_mtime_ns for name in block} == before
+    made.write(0, logits(5), state(0))
+    assert made.rows() == [0] and not np.array_equal(made.margins([0])[0], block["margin"][1])
+
+
 def test_a_row_that_a_crash_left_unfinished_is_not_there(tmp_path, monkeypatch):
     made = cache(tmp_path)
     made.write(0, logits(0), state(0))
-    monkeypatch.setattr(EvidenceCache, "_crc", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    whole, calls = EvidenceCache._crc, []
+
+    def crash(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:  # the first asks whether the row that is there is whole
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(EvidenceCache, "_crc", crash)
     with pytest.raises(KeyboardInterrupt):
         made.write(0, logits(9), state(9))
     monkeypatch.undo()
+    assert len(calls) == 2
     assert cache(tmp_path).rows() == []
     with pytest.raises(BadInput, match="row 0 is not there"):
         made.margins([0])

@@ -146,3 +146,9 @@ def test_an_unlearned_pool_needs_a_method(tmp_path):
     work = Workplace(config.resolve(config.read(None, [*WORDS[:5], f"out={tmp_path}"])))
     with pytest.raises(BadInput, match="method"):
         Pool(work, "unlearned").fill(1, lambda event: None)
+
+
+@pytest.mark.parametrize("words", [["data.augment=true"], ["data.validation_fraction=0.3"], ["evaluate.threads=2"], ["train.lr=0.05"]])
+def test_whatever_decides_the_weights_decides_the_cache(words, tmp_path):
+    plain, other = (Pool(workplace(tmp_path, *more), "base").cache().folder for more in ((), words))
+    assert plain != other

@@ -8,7 +8,7 @@ from typing import Any
 from expunge import runs
 from expunge.bench import pools
 from expunge.bench.record import Found, record_of
-from expunge.bench.request import Request, Row, check, jobs_of, request_of
+from expunge.bench.request import Request, Row, check, check_sizes, jobs_of, request_of
 from expunge.config import fingerprint
 from expunge.pools import rankings, stages
 from expunge.pools.executor import run as run_jobs
@@ -31,6 +31,10 @@ def compare(requests: Sequence[Request], report: Report, command: str) -> tuple[
     Returns:
         The record of each request, and the folder with ``record.json``, ``table.csv`` and ``report.html``.
     """
+    for request in requests:
+        check_sizes(request.workplace())
+    if requests:
+        runs.check_writable(requests[0].workplace().out)
     rankings.prepare((request.workplace(row) for request in requests for row in request.rows), report)
     check(requests)
     start = time.monotonic()
@@ -65,7 +69,7 @@ def write(records: Sequence[dict[str, Any]], folder: Path) -> None:
 
 def identity(folders: Mapping[str, str], requests: Sequence[Request]) -> list[Any]:
     """Return all that decides a result; ``folders`` maps the key of each job to its run folder."""
-    code = stages.code_fingerprint("metrics", "audits", "attacks", "representation", "report", "bench", "pools")
+    code = stages.code_fingerprint("metrics", "audits", "attacks", "representation", "report", "bench", "pools", "statistics.py")
     asked = [request.workplace().experiment.evaluate.tree() for request in requests]
     decisive = [{key: value for key, value in tree.items() if key not in ("workers", "batch_size")} for tree in asked]
     return [sorted((key, Path(folder).name) for key, folder in folders.items()), decisive, code]

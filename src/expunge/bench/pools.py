@@ -51,6 +51,8 @@ def fill(request: Request, report: Report) -> Filled:
 def _references(work: Workplace, size: int, report: Report) -> dict[str, Reference]:
     cache = Pool(work, "base").fill(size, report)
     rows = cache.rows(upto=size)
+    if len(rows) < size:
+        report({"event": "warning", "title": "base pool", "message": f"{size - len(rows)} of {size} models gave no evidence"})
     margins, inside = cache.margins(rows), cache.states(rows) == IN
     parts = {part: getattr(work.split, part) for part in PARTS}
     return {part: Reference(margins[:, index], inside[:, index]) for part, index in parts.items() if len(index)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from expunge import config, runs
@@ -91,6 +92,10 @@ def check_sizes(work: Workplace) -> None:
         BadInput: what is missing, how long it would take, and the tier below.
     """
     evaluate = work.experiment.evaluate
+    if evaluate.downstream and evaluate.tier == "fast":
+        raise BadInput("evaluate.downstream", "the fast tier does not look at it.", "Use evaluate.tier=standard, or leave it out.")
+    if evaluate.downstream and not Path(evaluate.downstream).is_dir():
+        raise BadInput("evaluate.downstream", f"there is no folder {evaluate.downstream}.", "Give a folder of pictures.")
     if 0 < evaluate.retrained < evaluate.seeds:
         found = f"{evaluate.seeds} seeds, but only {evaluate.retrained} retrained models."
         raise BadInput(
@@ -99,13 +104,19 @@ def check_sizes(work: Workplace) -> None:
     for name, multiple in (("base_models", 2), ("shadow_models", 3), ("swap_models", 2)):
         if getattr(evaluate, name) % multiple:
             raise BadInput(f"evaluate.{name}", f"expected a multiple of {multiple}, got {getattr(evaluate, name)}.")
-    missing = {name: least - getattr(evaluate, name) for name, least in SMALLEST[evaluate.tier].items() if getattr(evaluate, name) < least}
+    asked = {name: least for name, least in SMALLEST[evaluate.tier].items() if name != "shadow_models" or not _whole_classes(work)}
+    missing = {name: least - getattr(evaluate, name) for name, least in asked.items() if getattr(evaluate, name) < least}
     for name, number in missing.items():
         found = f"the {evaluate.tier} tier needs at least {SMALLEST[evaluate.tier][name]}, got {getattr(evaluate, name)}."
         below = "fast" if evaluate.tier == "standard" else "standard"
         time = in_words(work, sum(missing.values()))
         remedy = f"{number} more are missing ({sum(missing.values())} models in all, {time} of training here)"
         raise BadInput(f"evaluate.{name}", found, f"{remedy}; or ask for less: evaluate.tier={below}.")
+
+
+def _whole_classes(work: Workplace) -> bool:
+    """Return whether whole classes are forgotten, which shadow models cannot imitate."""
+    return work.experiment.forget is not None and work.experiment.forget.kind == "class"
 
 
 def jobs_of(requests: Sequence[Request]) -> list[Job]:

@@ -84,6 +84,9 @@ class EvidenceCache:
         """
         logits, state = self._checked(logits, state)
         block, place = self._block(row, create=True), row % BLOCK_ROWS
+        if self.valid(row) and np.array_equal(block["margin"][place], margin(logits, self.labels).astype(np.float32)):
+            if np.array_equal(block["state"][place], state):
+                return  # another process may be reading it
         block["done"][place] = 0
         block["done"].flush()
         block["margin"][place] = margin(logits, self.labels).astype(np.float32)
@@ -172,7 +175,7 @@ class EvidenceCache:
             _make(path, field.dtype, shape)
         try:
             array = np.load(path, mmap_mode="r+" if create else "r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise BadInput(str(path), f"cannot be read: {error}.", "Delete its folder; the rows are made again.") from None
         if array.shape != shape or array.dtype != np.dtype(field.dtype):
             raise BadInput(str(path), f"holds {array.dtype} {array.shape}, expected {field.dtype} {shape}.", "Delete its folder.")

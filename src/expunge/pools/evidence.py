@@ -50,7 +50,7 @@ def load(path: Path) -> np.ndarray:
     """
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise BadInput(str(path), f"cannot be read: {error}.", "Delete its folder; it is made again.") from None
 
 

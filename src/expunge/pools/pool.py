@@ -4,6 +4,7 @@ Model k of a pool depends on (pool, k) and on nothing else, so a pool grows from
 models say lies in the evidence cache, one row a model; a metric reads rows and never sees a model.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -144,10 +145,13 @@ class Pool:
             "pool": self.kind,
             "model": {key: value for key, value in work.experiment.model.tree().items() if key != "weights"},
             "train": work.experiment.train.tree(),
+            **stages.conditions(work),
+            "candidates": hashlib.sha256(np.ascontiguousarray(self.candidates).tobytes()).hexdigest()[:16],
             "method": work.experiment.method.tree() if self.kind.endswith("unlearned") else None,
             "addons": [addon.tree() for addon in work.experiment.addons] if self.kind.endswith("unlearned") else [],
             "target_fraction": self.target_fraction if self.family in ("shadow", "swap") else None,
             **({"dose": self.dose} if self.kind == "dose" else {}),
+            "foreign code": self._foreign_code(),
             "seed": work.experiment.seed,
             "offset": self.offset,
             "transform": "none",
@@ -156,6 +160,11 @@ class Pool:
         }
         folder = work.out / "evidence" / f"{self.kind}-{config.fingerprint(manifest)}"
         return EvidenceCache(folder, manifest, work.data.labels.numpy(), work.data.num_classes)
+
+    def _foreign_code(self) -> list[str]:
+        """Return hashes of the files of components that other packages bring and that decide the pool's weights."""
+        parts = (self.work.experiment.method, *self.work.experiment.addons) if self.kind.endswith("unlearned") else ()
+        return sorted({stages.foreign_code(part) for part in (self.work.experiment.train, *parts) if part is not None})
 
     def fill(self, size: int, report: Report) -> EvidenceCache:
         """Return the cache with rows 0 to ``size`` - 1, making those that are missing or damaged.

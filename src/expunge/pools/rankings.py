@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ def load(path: Path) -> Ranking:
         with np.load(path, allow_pickle=False) as arrays:
             scores = {name.removeprefix("scores/"): arrays[name] for name in arrays if name.startswith("scores/")}
             return Ranking(arrays["index"], scores, json.loads(str(arrays["notes"])))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise BadInput(str(path), f"cannot be read: {error}.", "Delete the file; it is made again.") from None
 
 

@@ -233,15 +233,22 @@ def train_identity(work: Workplace, index: np.ndarray, seed: int) -> dict[str, A
     return {
         "stage": "train",
         "data": work.data.fingerprint,
-        "augment": str(work.experiment.data.chosen_augmentation()),
         "examples": hashlib.sha256(index.tobytes()).hexdigest()[:16],
         "model": _architecture(work.experiment.model),
         "train": work.experiment.train.tree(),
-        "precision": resolve_precision(getattr(work.experiment.train, "precision", "float32"), work.device),
+        **conditions(work),
         "seed": seed,
+        "code": code_fingerprint("engine", "models", "data", "training"),
+    }
+
+
+def conditions(work: Workplace) -> dict[str, Any]:
+    """Return what decides weights beside data, model, recipe and seed: augmentation, precision, device, threads."""
+    return {
+        "augment": str(work.experiment.data.chosen_augmentation()),
+        "precision": resolve_precision(getattr(work.experiment.train, "precision", "float32"), work.device),
         "device": work.device.type,
         "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
-        "code": code_fingerprint("engine", "models", "data", "training"),
     }
 
 
@@ -308,7 +315,7 @@ def unlearn_identity(work: Workplace, start: str | None, seed: int, split: Split
         "original": start or _file_hash(work.experiment.model.weights),
         "method": method.tree(),
         "addons": [addon.tree() for addon in addons],
-        "foreign code": sorted({_foreign_code(part) for part in (method, *addons)}),
+        "foreign code": sorted({foreign_code(part) for part in (method, *addons)}),
         "seed": seed,
         "device": work.device.type,
         "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
@@ -557,7 +564,7 @@ def weights_name(status: str) -> str:
     return "weights.safetensors" if status == "ok" else "last_good.safetensors"
 
 
-def _foreign_code(part: Component) -> str:
+def foreign_code(part: Component) -> str:
     """Return a hash of the file of a component that another package brings; empty for our own, which `code_fingerprint` covers."""
     if type(part).__module__.startswith("expunge."):
         return ""

@@ -61,6 +61,8 @@ class Card:
 def card(record: dict[str, Any], name: str) -> Card:
     """Return the headline card of one row of a record."""
     row = next(row for row in record["table"]["rows"] if row["name"] == name)
+    if not row["cells"]:
+        return _lost(record, row)
     entries = (
         _at_once(record, name),
         _one_by_one(record, name),
@@ -71,6 +73,20 @@ def card(record: dict[str, Any], name: str) -> Card:
     )
     unmet = tuple(_unmet(record, row, entries))
     return Card(name, entries, power(record), "not claimed" if unmet else "matches retraining", unmet, _comparable(record, row))
+
+
+def _lost(record: dict[str, Any], row: dict[str, Any]) -> Card:
+    """Return the card of a row of which no run gave a model."""
+    labels = {
+        "set": "the whole forget set at once",
+        "example": "one example at a time",
+        "privacy": "unlearned or never seen",
+        "utility": "accuracy against retraining",
+        "relearning": "what comes back",
+        "cost": "cost",
+    }
+    entries = tuple(_missing(key, label, "no run of this row gave a model") for key, label in labels.items())
+    return Card(row["name"], entries, power(record), "not claimed", ("no run of this row gave a model",), "")
 
 
 def _audit(record: dict[str, Any], audit: str, row: str) -> tuple[dict[str, Any], dict[str, Any]] | str:

@@ -1,6 +1,7 @@
 """Downstream sets from a folder: pictures of several domains, sorted by class, as Office-Home and PACS have them."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def read(folder: Path, input_shape: tuple[int, ...]) -> list[Downstream]:
         BadInput: no such folder, neither layout, or a model that does not take pictures.
     """
     if not folder.is_dir():
-        raise BadInput("downstream", f"there is no folder {folder}.", "Give a folder of pictures, DOMAIN/CLASS/PICTURE.")
+        raise BadInput("evaluate.downstream", f"there is no folder {folder}.", "Give a folder of pictures, DOMAIN/CLASS/PICTURE.")
     if len(input_shape) != 3 or input_shape[0] not in (1, 3):
         raise BadInput("downstream", f"the model takes inputs of shape {list(input_shape)}, not pictures.", "Leave the downstream set out.")
     parts = _sheets(folder) if (folder / "labels.npz").is_file() else _tree(folder)
@@ -38,26 +39,40 @@ def read(folder: Path, input_shape: tuple[int, ...]) -> list[Downstream]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a hash of the names and sizes of all files of a folder."""
+    """Return a hash of the names and the content of all files of a folder; computed again where a time or a size has changed."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    text = "\n".join(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in files)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return _hashed(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files), folder)
+
+
+@cache
+def _hashed(files: tuple[tuple[Path, int, int], ...], folder: Path) -> str:
+    hashed = hashlib.sha256()
+    for path, size, _ in files:
+        hashed.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode() + path.read_bytes())
+    return hashed.hexdigest()[:12]
 
 
 Part = tuple[str, list[np.ndarray] | np.ndarray, np.ndarray]
 
 
 def _tree(folder: Path) -> list[Part]:
-    from PIL import Image
-
     found: list[Part] = []
     classes = sorted({path.name for path in folder.glob("*/*") if path.is_dir()})
     for domain in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = [path for path in sorted(domain.glob("*/*")) if path.suffix.lower() in SUFFIXES]
         if files:
-            pictures = [np.array(Image.open(path).convert("RGB")) for path in files]
+            pictures = [_picture(path) for path in files]
             found.append((domain.name, pictures, np.array([classes.index(path.parent.name) for path in files])))
     return found
+
+
+def _picture(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        return np.array(Image.open(path).convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise BadInput("evaluate.downstream", f"{path} is no picture: {error}.", "Mend it or take it away.") from None
 
 
 def _sheets(folder: Path) -> list[Part]:

@@ -53,7 +53,7 @@ def steps(split: Split, labels: np.ndarray, requests: Sequence[np.ndarray]) -> l
     Raises:
         BadInput: a request is empty, or they are not a partition of the forget set.
     """
-    if not all(map(len, requests)) or np.sort(np.concatenate(requests)).tolist() != split.forget.tolist():
+    if not requests or not all(map(len, requests)) or np.sort(np.concatenate(requests)).tolist() != split.forget.tolist():
         found = f"the requests hold {sum(map(len, requests))} examples, the forget set {len(split.forget)}."
         raise BadInput("requests", found, "Each example of the forget set must be in one request, and no request may be empty.")
     found_steps = []

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class HumanLabelNoise(Scenario):
         try:
             with np.load(self.file, allow_pickle=False) as arrays:
                 there, found = sorted(arrays), arrays[column] if column in arrays else None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, TypeError, BadZipFile) as error:
             raise BadInput("forget.file", f"{self.file} cannot be read: {error}.", "Give an npz file without pickled objects.") from None
         if found is None:
             raise BadInput("forget.file", f"{self.file} holds {', '.join(there) or 'nothing'}.", f"It needs the array {column}.")
