@@ -75,6 +75,14 @@ def test_a_pool_grows_without_computing_anything_again(tmp_path):
     assert again == [{"event": "plan", "jobs": []}]
 
 
+def test_a_run_whose_weights_are_cut_off_is_made_again(tmp_path):
+    pool = Pool(workplace(tmp_path), "base")
+    weights = pool.run(0).folder / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert pool.run(0).folder == weights.parent and weights.read_bytes() == whole
+
+
 def test_members_are_remembered_in_the_base_pool(tmp_path):
     work = workplace(tmp_path, "train.epochs=20")
     cache = Pool(work, "base").fill(2, lambda event: None)

@@ -36,6 +36,15 @@ def save(model: nn.Module, path: Path, config_tree: Any) -> None:
         save_file(tensors, temporary, {_METADATA: json.dumps({"config": config_tree}, sort_keys=True)})
 
 
+def is_whole(path: Path) -> bool:
+    """Return whether a weights file is there and as long as its header says; the weights themselves are not read."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
 def read_config(path: Path) -> Any:
     """Return the configuration that `save` wrote into a weights file.
 

@@ -553,7 +553,7 @@ def _finished(folder: Path) -> Run | None:
     try:
         run = Run(folder, runs.read_json(folder / "record.json"))
         outputs = [run.logits(), run.triggered()] if run.status == "ok" else []
-        complete = (folder / weights_name(run.status)).is_file() and all(found is None or len(found) for found in outputs)
+        complete = checkpoint.is_whole(folder / weights_name(run.status)) and all(found is None or len(found) for found in outputs)
     except (BadInput, KeyError):
         return None
     return run if complete else None
