@@ -7,7 +7,7 @@ from typing import Any
 
 from expunge.bench import estimate
 from expunge.bench.grid import Grid
-from expunge.bench.request import Request, check_sizes, jobs_of, originals, retrained, shared_key
+from expunge.bench.request import Request, check_sizes, jobs_of, originals, plays_games, retrained, shared_key
 from expunge.bench.shards import Shard, owners
 from expunge.pools import stages
 from expunge.pools.executor import processors
@@ -150,11 +150,11 @@ def _training_seconds(work: Workplace, times: dict[str, float]) -> float:
 
 def _pools(request: Request, training: float) -> Iterator[Line]:
     """Yield the models that a tier asks for beside those of the rows; how many of them are there already is not looked up."""
-    asked = request.workplace().experiment.evaluate
-    games = len(request.rows) + 1
+    work = request.workplace()
+    asked, games = work.experiment.evaluate, len(request.rows) + 1 if plays_games(work) else 0
     sizes: Mapping[str, int] = {
         "pool of models on random halves": asked.base_models,
-        "pool of shadow models": (1 + games) * asked.shadow_models,
+        "pool of shadow models": (games and games + 1) * asked.shadow_models,
         "pool of models with exchanged requests": games * asked.swap_models,
         "pool of models with a dose": len(asked.doses) * asked.seeds if asked.retrained else 0,
     }

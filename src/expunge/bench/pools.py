@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from expunge.audits.audit import Shadows
-from expunge.bench.request import Request
+from expunge.bench.request import Request, plays_games
 from expunge.metrics.view import Reference
 from expunge.pools import vectorized
 from expunge.pools.cache import IN, EvidenceCache
@@ -41,9 +41,9 @@ def fill(request: Request, report: Report) -> Filled:
     work = request.workplace()
     asked = work.experiment.evaluate
     references = _references(work, asked.base_models, report) if asked.base_models else {}
-    random = work.split.kind != "class"  # the models of these pools forget random sets
-    shadows = _shadows(request, asked.shadow_models, report) if asked.shadow_models and random else {}
-    swaps = _swaps(request, asked.swap_models, report) if asked.swap_models and random else {}
+    games = plays_games(work) and work.split.kind != "class"
+    shadows = _shadows(request, asked.shadow_models, report) if asked.shadow_models and games else {}
+    swaps = _swaps(request, asked.swap_models, report) if asked.swap_models and games else {}
     doses = {share: _dose(work, share, report) for share in asked.doses} if asked.retrained else {}
     return Filled(references, shadows, swaps, doses)
 

@@ -104,7 +104,7 @@ def check_sizes(work: Workplace) -> None:
     for name, multiple in (("base_models", 2), ("shadow_models", 3), ("swap_models", 2)):
         if getattr(evaluate, name) % multiple:
             raise BadInput(f"evaluate.{name}", f"expected a multiple of {multiple}, got {getattr(evaluate, name)}.")
-    asked = {name: least for name, least in SMALLEST[evaluate.tier].items() if name != "shadow_models" or not _whole_classes(work)}
+    asked = {name: least for name, least in SMALLEST[evaluate.tier].items() if name != "shadow_models" or plays_games(work)}
     missing = {name: least - getattr(evaluate, name) for name, least in asked.items() if getattr(evaluate, name) < least}
     for name, number in missing.items():
         found = f"the {evaluate.tier} tier needs at least {SMALLEST[evaluate.tier][name]}, got {getattr(evaluate, name)}."
@@ -114,9 +114,9 @@ def check_sizes(work: Workplace) -> None:
         raise BadInput(f"evaluate.{name}", found, f"{remedy}; or ask for less: evaluate.tier={below}.")
 
 
-def _whole_classes(work: Workplace) -> bool:
-    """Return whether whole classes are forgotten, which shadow models cannot imitate."""
-    return work.experiment.forget is not None and work.experiment.forget.kind == "class"
+def plays_games(work: Workplace) -> bool:
+    """Return whether shadow and swap pools serve the request: their models forget random sets, not whole classes."""
+    return work.experiment.forget is not None and work.experiment.forget.kind != "class"
 
 
 def jobs_of(requests: Sequence[Request]) -> list[Job]:
