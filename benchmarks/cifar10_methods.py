@@ -11,9 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
 from expunge import registry
 from expunge.bench.compare import Request, Row, compare
-from expunge.config import resolve
 from expunge.report import terminal
 
 BUDGET = 1
@@ -53,7 +54,6 @@ def requests(args: argparse.Namespace, names: list[str]) -> list[Request]:
             "evaluate": {"seeds": args.seeds, "workers": args.workers},
             "out": args.out,
         }
-        resolve(tree)
         kind = "class" if forget["name"] == "class" else "random"
         rows = [Row(name, budgeted(name)) for name in names if kind in registry.find("methods", name).scenarios]
         found.append(Request(title, tree, rows))
@@ -75,8 +75,6 @@ def main() -> None:
         records, folder = compare(requests(args, names[:end]), lambda event: None, " ".join(sys.argv))
         print(f"\n{len(names[:end])} of {len(names)} methods: {Path(folder) / 'report.html'}", flush=True)
         for record in records:
-            from rich.console import Console
-
             Console(width=220).print(terminal.table(record))
             sys.stdout.flush()
 

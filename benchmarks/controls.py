@@ -20,6 +20,7 @@ from expunge.bench.compare import Request, Row, compare
 from expunge.bench.demo import BASE
 from expunge.progress import Progress
 from expunge.runs import atomic_write
+from expunge.statistics import prediction_band
 
 ROWS = {
     "head only": {"name": "head_imitation"},
@@ -52,11 +53,8 @@ def false_alarms(head: Mapping[str, Any], cell: Mapping[str, Any]) -> str:
 
 
 def _outside(target: str, value: float, others: Sequence[float]) -> bool:
-    n = len(others)
-    mean = sum(others) / n
-    spread = (sum((other - mean) ** 2 for other in others) / (n - 1)) ** 0.5
-    reach = float(stats.t.ppf(0.975, n - 1)) * spread * (1 + 1 / n) ** 0.5
-    above, below = value > mean + reach + 1e-12, value < mean - reach - 1e-12
+    band = prediction_band(others, resolution=1e-12)
+    above, below = value > band.high, value < band.low
     return {"higher": below, "lower": above, "zero_up_to_band": above}.get(target, above or below)
 
 

@@ -94,8 +94,8 @@ class Component(BaseModel):
 
 
 TIER_SIZES: dict[str, dict[str, int]] = {
-    "fast": {"seeds": 4, "base_models": 0, "shadow_models": 0, "halves": 1},
-    "standard": {"seeds": 10, "base_models": 16, "shadow_models": 0, "halves": 2},
+    "fast": {"seeds": 4, "base_models": 0, "shadow_models": 0, "swap_models": 0, "halves": 1},
+    "standard": {"seeds": 10, "base_models": 16, "shadow_models": 0, "swap_models": 0, "halves": 2},
     "rigorous": {"seeds": 32, "base_models": 64, "shadow_models": 48, "swap_models": 24, "halves": 2},
 }
 """How many models each tier makes unless told otherwise; ``halves`` of the retrained ones, as many as seeds each."""
@@ -143,9 +143,8 @@ class Evaluate(Component):
         filled = {"seeds": sizes["seeds"], **{key: value for key, value in values.items() if value is not None}}
         if isinstance(filled["seeds"], int):
             filled.setdefault("retrained", filled["seeds"] * sizes["halves"])
-        filled.setdefault("base_models", sizes["base_models"])
-        filled.setdefault("shadow_models", sizes["shadow_models"])
-        filled.setdefault("swap_models", sizes.get("swap_models", 0))
+        for name in ("base_models", "shadow_models", "swap_models"):
+            filled.setdefault(name, sizes[name])
         filled.setdefault("doses", (0.05, 0.1, 0.5) if values.get("tier") == "rigorous" else ())
         doses = filled["doses"]
         if isinstance(doses, list | tuple) and (len(set(map(str, doses))) < len(doses) or any(dose in (0, 1) for dose in doses)):

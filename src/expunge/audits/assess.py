@@ -157,10 +157,19 @@ class Case:
         key = audit.name, min(models, self.control.models)
         if key not in self.nulls:
             first, second = self.control.take(np.arange(key[1])), self.reference
-            values = _finite(audit.relabel(first, second, self.labels, audit.null_draws, self.seed))
-            counted = relabelling.is_counted(values, first.models, second.models)
-            self.nulls[key] = Null(values, first.models + second.models, counted, audit.target)
+            self.nulls[key] = null_of(audit, first, second, self.labels, self.seed)
         return self.nulls[key]
+
+
+def null_of(audit: Audit, control: Panel, reference: Panel, labels: Mapping[str, np.ndarray], seed: int) -> Null:
+    """Return the law of an audit's statistic over divisions of retrained models.
+
+    Raises:
+        NotEnoughEvidence: some divisions have no value.
+    """
+    values = _finite(audit.relabel(control, reference, labels, audit.null_draws, seed))
+    counted = relabelling.is_counted(values, control.models, reference.models)
+    return Null(values, control.models + reference.models, counted, audit.target)
 
 
 def enough(audit: Audit, candidate: Panel, reference: Panel) -> None:

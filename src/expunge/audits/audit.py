@@ -16,7 +16,6 @@ from expunge.audits import relabelling
 from expunge.config import Component
 from expunge.errors import BadInput
 from expunge.metrics.metric import Target, Tier
-from expunge.metrics.scores import margin
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,6 @@ class Panel:
         if part not in self.margins or not self.margins[part].shape[1]:
             raise BadInput(f"panel.{part}", "the audit needs this part and it holds no examples.", f"Parts: {', '.join(self.margins)}.")
         return self.margins[part]
-
-
-def panel(outputs: list[Mapping[str, np.ndarray]], labels: Mapping[str, np.ndarray]) -> Panel:
-    """Return the panel of several models' logits: one mapping part -> float32 ``[n, C]`` for each model."""
-    return Panel(
-        {part: np.stack([margin(logits[part], labels[part]).astype(np.float32) for logits in outputs]) for part in labels},
-        {part: np.stack([logits[part].argmax(axis=1) == labels[part] for logits in outputs]) for part in labels},
-    )
 
 
 @dataclass(frozen=True)

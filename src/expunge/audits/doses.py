@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from expunge.attacks import dose
-from expunge.audits.assess import enough
+from expunge.audits.assess import enough, null_of
 from expunge.audits.audit import Audit, Panel
-from expunge.audits.relabelling import LEVEL, Null, is_counted
+from expunge.audits.relabelling import LEVEL, Null
 from expunge.statistics import NotEnoughEvidence
 
 DOSES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -43,7 +43,7 @@ def dose_response(
     for panel in panels.values():
         enough(audit, panel, reference)
     shares = np.array(sorted(panels))
-    null = _null(audit, panels[0.0], reference, labels, seed)
+    null = null_of(audit, panels[0.0], reference, labels, seed)
     values = np.array([audit.statistic(panels[share], reference, labels, seed) for share in shares])
     chances = np.array([LEVEL] + [_noticed(null, value) for value in values[1:]])
     found = dose.first_reached(shares, chances, power)
@@ -58,12 +58,6 @@ def dose_response(
         "reason": None if found is not None else f"power {chances.max():.2f} at best, at a dose of {shares[chances.argmax()]:g}",
         "models": [panels[share].models for share in shares],
     }
-
-
-def _null(audit: Audit, control: Panel, reference: Panel, labels: Mapping[str, np.ndarray], seed: int) -> Null:
-    values = audit.relabel(control, reference, labels, audit.null_draws, seed)
-    counted = is_counted(values, control.models, reference.models)
-    return Null(values, control.models + reference.models, counted, audit.target)
 
 
 def _noticed(null: Null, value: float) -> float:

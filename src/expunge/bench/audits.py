@@ -7,6 +7,7 @@ import numpy as np
 
 from expunge import registry
 from expunge.audits.audit import Audit, Panel
+from expunge.bench.doses import unanswered
 from expunge.bench.pools import Filled
 from expunge.metrics import table as tables
 from expunge.metrics.metric import Tier, in_tier
@@ -73,14 +74,14 @@ def responses(work: Workplace, seen: Seen, doses: Mapping[float, Sequence[View]]
     if control is None or reference is None or original is None or work.experiment.model.weights is not None:
         return {}
     given = {0.0: control, **{share: held for share, views in doses.items() if (held := panel(views)) is not None}, 1.0: original}
-    found: dict[str, Any] = {}
+    labels, found = labels_of(seen), dict[str, Any]()
     for audit in chosen(work.experiment.evaluate.tier):
         if audit.is_game() or audit.name in COSTLY or work.split.kind not in audit.scenarios:
             continue
         try:
-            found[audit.name] = dose_response(audit, given, reference, labels_of(seen), seed=work.experiment.seed)
+            found[audit.name] = dose_response(audit, given, reference, labels, seed=work.experiment.seed)
         except NotEnoughEvidence as missing:
-            found[audit.name] = {"spearman": None, "p_value": None, "doses": [], "power": [], "detectable": None, "reason": str(missing)}
+            found[audit.name] = unanswered(missing)
     return found
 
 

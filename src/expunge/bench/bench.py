@@ -11,11 +11,11 @@ from expunge.bench import pools, shards
 from expunge.bench.compare import identity, is_written, write
 from expunge.bench.grid import Grid
 from expunge.bench.record import Found, record_of
-from expunge.bench.request import Request, check, inspected, jobs_of
+from expunge.bench.request import Request, inspected, jobs_of, prepare
 from expunge.bench.shards import Shard
 from expunge.config import fingerprint
 from expunge.errors import BadInput, RunFailed
-from expunge.pools import rankings, stages
+from expunge.pools import stages
 from expunge.pools.executor import Failed
 from expunge.pools.executor import run as run_jobs
 
@@ -53,8 +53,7 @@ def bench(grid: Grid, report: Report, command: str, shard: Shard | None = None) 
         RunFailed: no request could be evaluated.
     """
     requests, start = grid.requests, time.monotonic()
-    rankings.prepare((request.workplace(row) for request in requests for row in request.rows), report)
-    check(requests)
+    prepare(requests, report)
     jobs = jobs_of(requests) if shard is None else shards.share(requests, shard)
     report({"event": "plan", "jobs": [job.key for job in jobs]})
     results = run_jobs(jobs, requests[0].workplace().experiment.evaluate.workers, report, keep_going=True)

@@ -8,14 +8,14 @@ from typing import Any
 from expunge import runs
 from expunge.bench import pools
 from expunge.bench.record import Found, record_of
-from expunge.bench.request import Request, Row, check, check_sizes, jobs_of, request_of
+from expunge.bench.request import Request, Row, jobs_of, prepare, request_of
 from expunge.config import fingerprint
-from expunge.pools import rankings, stages
+from expunge.pools import stages
 from expunge.pools.executor import run as run_jobs
 from expunge.report import html
 from expunge.report.terminal import csv
 
-__all__ = ["Request", "Row", "check", "compare", "jobs_of", "request_of"]
+__all__ = ["Request", "Row", "compare", "jobs_of", "request_of"]
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -31,12 +31,7 @@ def compare(requests: Sequence[Request], report: Report, command: str) -> tuple[
     Returns:
         The record of each request, and the folder with ``record.json``, ``table.csv`` and ``report.html``.
     """
-    for request in requests:
-        check_sizes(request.workplace())
-    if requests:
-        runs.check_writable(requests[0].workplace().out)
-    rankings.prepare((request.workplace(row) for request in requests for row in request.rows), report)
-    check(requests)
+    prepare(requests, report)
     start = time.monotonic()
     work = requests[0].workplace()
     jobs = jobs_of(requests)

@@ -67,11 +67,9 @@ def requests(file: Path | None, overrides: list[str]) -> list[Request]:
     found = []
     for title, forget in asked.items():
         base = config.resolve({**shared, "forget": forget})
-        evaluate = {**shared.get("evaluate", {})}
-        if base.forget.kind != "class":  # audits compare with retrained models of other seeds; for classes that costs too much here
-            evaluate.setdefault("retrained", 2 * base.evaluate.seeds)
-        base = config.resolve({**shared, "forget": forget, "evaluate": evaluate})
         plain = {key: value for key, value in base.tree().items() if key not in ("method", "addons")}
+        if base.forget.kind != "class" and "retrained" not in shared["evaluate"]:
+            plain["evaluate"]["retrained"] = 2 * base.evaluate.seeds  # for the audits; for classes that costs too much here
         if method is not None:
             names = [config.as_choice(item)["name"] for item in (method, *addons)]
             rows = [Row("+".join(names), config.as_choice(method), addons)]

@@ -46,7 +46,7 @@ def _response(metric: Metric, models: Sequence[tuple[float, int, View]], retrain
         values = np.array([_value(metric, view, number, retrained) for _, number, view in models])
         return plain(dose_response(np.array([share for share, *_ in models]), values, of_mean=seeds, sides=SIDES[metric.target]))
     except NotEnoughEvidence as missing:
-        return {"spearman": None, "p_value": None, "doses": [], "power": [], "detectable": None, "reason": str(missing)}
+        return unanswered(missing)
 
 
 def _value(metric: Metric, view: View, number: int, retrained: Sequence[View]) -> float:
@@ -55,6 +55,11 @@ def _value(metric: Metric, view: View, number: int, retrained: Sequence[View]) -
         return metric.measure(view).value
     reference = retrained[number % len(retrained)]
     return metric.compare(view, retrained[(number + 1) % len(retrained)] if reference is view else reference).value
+
+
+def unanswered(missing: NotEnoughEvidence) -> dict[str, Any]:
+    """Return what stands in place of an answer that the evidence is too thin for."""
+    return {"spearman": None, "p_value": None, "doses": [], "power": [], "detectable": None, "reason": str(missing)}
 
 
 def plain(found: DoseResponse) -> dict[str, Any]:

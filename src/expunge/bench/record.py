@@ -53,16 +53,15 @@ class Found:
             **{row.label: [f"unlearned/{self.number}/{row.label}/{seed}" for seed in seeds] for row in request.rows},
         }
 
-    def inside(self, request: Request) -> dict[str, dict[str, np.ndarray]]:
-        """Return what was found inside each run that was looked into, by the key of its job."""
+    def inside(self, request: Request, made: Mapping[str, Run | tables.Failure]) -> dict[str, dict[str, np.ndarray]]:
+        """Return what was found inside each run that was looked into, by the key of its job; ``made`` holds the runs by theirs."""
         work = request.workplace()
+        settings, folder = inspection.settings_of(work, looked_for(work)), work.experiment.evaluate.downstream
         found = {}
-        for run, original in inspected(self.number, request).values():
-            if run in self.failed:
-                continue
-            ours, first = stages.find(self.folders[run]), stages.find(self.folders[original])
-            settings = inspection.settings_of(work, looked_for(work))
-            found[run] = inspection.load(work, ours, first, settings, work.experiment.evaluate.downstream)
+        for key, original in inspected(self.number, request).values():
+            run, first = made[key], made[original]
+            if isinstance(run, Run) and isinstance(first, Run):
+                found[key] = inspection.load(work, run, first, settings, folder)
         return found
 
 
@@ -70,7 +69,8 @@ def record_of(request: Request, found: Found, provenance: dict[str, Any]) -> dic
     """Return everything that a table and a page need, as plain values."""
     work, made = request.workplace(), found.runs(request)
     data, split, tier = work.data, work.split, work.experiment.evaluate.tier
-    inside, keys = found.inside(request), found.keys(request)
+    keys = found.keys(request)
+    inside = found.inside(request, {key: run for label, held in made.items() for key, run in zip(keys[label], held, strict=True)})
     seen: dict[str, list[Any]] = {
         label: [_outcome(run, data, split, found.pools, inside.get(key)) for run, key in zip(held, keys[label], strict=True)]
         for label, held in made.items()

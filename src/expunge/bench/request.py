@@ -1,6 +1,6 @@
 """One deletion request, the methods that are to serve it, and the runs that this takes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from expunge import config, runs
 from expunge.bench.estimate import in_words
 from expunge.errors import BadInput
-from expunge.pools import inspection, stages
+from expunge.pools import inspection, rankings, stages
 from expunge.pools.executor import Job
 from expunge.pools.stages import Workplace
 
@@ -69,20 +69,25 @@ def request_of(experiment: config.Experiment, title: str) -> Request:
     return Request(title, base, [Row(label, tree["method"], tree["addons"])])
 
 
-def check(requests: Sequence[Request]) -> None:
-    """Refuse whatever cannot work in any row of any request, before any work, and see that the folder can be written.
+def prepare(requests: Sequence[Request], report: Callable[[dict[str, Any]], None]) -> None:
+    """Refuse whatever cannot work in any row of any request, before any work but the rankings that some forget sets rest on; make these.
+
+    Args:
+        requests: they share the output folder.
+        report: hears the events of the rankings' models.
 
     Raises:
         BadInput: see `stages.check_request`; too few models for the tier; or the output folder is read-only or the disk is full.
     """
     for request in requests:
-        work = request.workplace()
-        check_sizes(work)
-        stages.check_model(work)
-        for row in request.rows:
-            stages.check_request(request.workplace(row))
+        check_sizes(request.workplace())
     if requests:
         runs.check_writable(requests[0].workplace().out)
+    rankings.prepare((request.workplace(row) for request in requests for row in request.rows), report)
+    for request in requests:
+        stages.check_model(request.workplace())
+        for row in request.rows:
+            stages.check_request(request.workplace(row))
 
 
 def check_sizes(work: Workplace) -> None:

@@ -20,7 +20,7 @@ from expunge.engine.parameters import Snapshot, base_name, effective, is_norm, l
 from expunge.engine.select import Mask, frozen_names
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Forward, Penalty, Progress, Term, Weight
-from expunge.engine.update import AfterStep, Optimizer, Perturb, Schedule, Step, constant, enforce, sgd
+from expunge.engine.update import AfterStep, Optimizer, Perturb, Schedule, Step, constant, enforce, sgd, take_step
 from expunge.errors import Diverged
 
 NormPolicy = Literal["train", "frozen", "recalibrate"]
@@ -312,12 +312,7 @@ class _Loop:
 
     @torch.no_grad()
     def _apply(self, progress: Progress, factor: float) -> None:
-        decay = self.phase.optimizer.decoupled_weight_decay
-        if decay:
-            for group in self.optimizer.param_groups:
-                torch._foreach_mul_(group["params"], 1 - group["lr"] * decay)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        take_step(self.optimizer, self.phase.optimizer.decoupled_weight_decay)
         for rule in self.phase.after_step:
             rule(Step(self.context, self.parameters, progress, self.rule_state, self.phase.optimizer.lr * factor))
 

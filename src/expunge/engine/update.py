@@ -48,6 +48,15 @@ def sgd(lr: float, momentum: float = 0.9, weight_decay: float = 5e-4, nesterov: 
     return Optimizer("sgd", lr, {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}, **rest)
 
 
+def take_step(optimizer: torch.optim.Optimizer, decay: float) -> None:
+    """Shrink the parameters by a decoupled weight decay, step, and drop the gradients; call it without recording gradients."""
+    if decay:
+        for group in optimizer.param_groups:
+            torch._foreach_mul_(group["params"], 1 - group["lr"] * decay)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 def adam(lr: float, weight_decay: float = 0.0) -> Optimizer:
     """Return Adam."""
     return Optimizer("adam", lr, {"weight_decay": weight_decay})

@@ -84,12 +84,12 @@ class EvidenceCache:
         """
         logits, state = self._checked(logits, state)
         block, place = self._block(row, create=True), row % BLOCK_ROWS
-        if self.valid(row) and np.array_equal(block["margin"][place], margin(logits, self.labels).astype(np.float32)):
-            if np.array_equal(block["state"][place], state):
-                return  # another process may be reading it
+        margins = margin(logits, self.labels).astype(np.float32)
+        if self.valid(row) and np.array_equal(block["margin"][place], margins) and np.array_equal(block["state"][place], state):
+            return  # another process may be reading it
         block["done"][place] = 0
         block["done"].flush()
-        block["margin"][place] = margin(logits, self.labels).astype(np.float32)
+        block["margin"][place] = margins
         block["correct"][place] = np.packbits(logits.argmax(axis=1) == self.labels)
         block["state"][place] = state
         if self.keep_logits:

@@ -22,7 +22,7 @@ from expunge.engine.phase import Phase, PhaseResult
 from expunge.engine.run import Outcome
 from expunge.engine.stream import Batch, Stream
 from expunge.engine.terms import Forward, Progress, Term, cross_entropy, smoothed_cross_entropy
-from expunge.engine.update import Optimizer, Step
+from expunge.engine.update import Optimizer, Step, take_step
 from expunge.errors import Diverged
 from expunge.pools.feed import Feed, Together
 from expunge.pools.stacked_net import StackedNet, norm_refusal
@@ -226,12 +226,7 @@ class StackedPhase:
 
     @torch.no_grad()
     def _apply(self, progress: Progress, factor: float) -> None:
-        decay = self.phase.optimizer.decoupled_weight_decay
-        if decay:
-            for group in self.optimizer.param_groups:
-                torch._foreach_mul_(group["params"], 1 - group["lr"] * decay)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        take_step(self.optimizer, self.phase.optimizer.decoupled_weight_decay)
         context: Any = SimpleNamespace(model=SimpleNamespace(state_dict=self.net.state))
         for rule in self.phase.after_step:
             rule(Step(context, self.net.moving, progress, self.rule_state, self.phase.optimizer.lr * factor))

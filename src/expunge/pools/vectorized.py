@@ -133,7 +133,7 @@ def promise(work: Workplace) -> dict[str, str]:
 
 def _setting(work: Workplace) -> str:
     """Return processes, vectorized, or auto where there is something to decide."""
-    setting = getattr(work.experiment.evaluate, "executor", "processes")
+    setting = work.experiment.evaluate.executor
     return "processes" if setting == "auto" and work.device.type != "cuda" else setting
 
 

@@ -10,6 +10,15 @@ from expunge import statistics
 from expunge.report.columns import MARKS, percent, side
 
 RELEARNING = "retain_only_relearning"
+LABELS = {
+    "set": "the whole forget set at once",
+    "example": "one example at a time",
+    "privacy": "unlearned or never seen",
+    "utility": "accuracy against retraining",
+    "relearning": "what comes back",
+    "cost": "cost",
+}
+"""The parts of a card, in order, in a few words."""
 MARGIN_DOSE = 0.1
 """A configuration that cannot notice a tenth of the forget set left in cannot support a claim."""
 
@@ -77,15 +86,7 @@ def card(record: dict[str, Any], name: str) -> Card:
 
 def _lost(record: dict[str, Any], row: dict[str, Any]) -> Card:
     """Return the card of a row of which no run gave a model."""
-    labels = {
-        "set": "the whole forget set at once",
-        "example": "one example at a time",
-        "privacy": "unlearned or never seen",
-        "utility": "accuracy against retraining",
-        "relearning": "what comes back",
-        "cost": "cost",
-    }
-    entries = tuple(_missing(key, label, "no run of this row gave a model") for key, label in labels.items())
+    entries = tuple(_missing(key, "no run of this row gave a model") for key in LABELS)
     return Card(row["name"], entries, power(record), "not claimed", ("no run of this row gave a model",), "")
 
 
@@ -103,7 +104,8 @@ def _audit(record: dict[str, Any], audit: str, row: str) -> tuple[dict[str, Any]
     )
 
 
-def _missing(key: str, label: str, reason: str) -> Entry:
+def _missing(key: str, reason: str) -> Entry:
+    label = LABELS[key]
     return Entry(key, label, "–", f"{label[0].upper()}{label[1:]}: not measured, {reason[0].lower()}{reason[1:].rstrip('.')}.", None)
 
 
@@ -144,33 +146,35 @@ def _band(head: dict[str, Any]) -> str:
 
 
 def _at_once(record: dict[str, Any], name: str) -> Entry:
-    label, found = "the whole forget set at once", _audit(record, "set_classifier", name)
+    found = _audit(record, "set_classifier", name)
     if isinstance(found, str):
-        return _missing("set", label, found)
+        return _missing("set", found)
     head, cell = found
     sentence = (
         f"An attacker who learns from most of {record['request']['seeds']} models of each kind, and sees what another one says about the "
         f"whole forget set, tells whether it was retrained with an AUC of {_number(cell['value'])}{_spread(cell)}; {_null(head)}."
     )
-    return Entry("set", label, _number(cell["value"]) + _spread(cell), sentence, _inside(cell), _mark(cell), _range(head["null"]))
+    return Entry("set", LABELS["set"], _number(cell["value"]) + _spread(cell), sentence, _inside(cell), _mark(cell), _range(head["null"]))
 
 
 def _one_by_one(record: dict[str, Any], name: str) -> Entry:
-    label, found = "one example at a time", _audit(record, "example_auc", name)
+    found = _audit(record, "example_auc", name)
     if isinstance(found, str):
-        return _missing("example", label, found)
+        return _missing("example", found)
     head, cell = found
     tail = cell["details"].get("either_direction", {}).get("q95")
     exposed = f" The most exposed twentieth of the examples reach {_number(tail)} or more." if tail is not None else ""
     where = f": {cell['finding']} (p = {cell['p_holm']:.2g} over all audits)" if cell["finding"] else ""
     sentence = f"From a single example the mean AUC is {_number(cell['value'])}{_spread(cell)}{where}; {_null(head)}.{exposed}"
-    return Entry("example", label, _number(cell["value"]) + _spread(cell), sentence, _inside(cell), _mark(cell), _range(head["null"]))
+    return Entry(
+        "example", LABELS["example"], _number(cell["value"]) + _spread(cell), sentence, _inside(cell), _mark(cell), _range(head["null"])
+    )
 
 
 def _privacy(record: dict[str, Any], name: str) -> Entry:
-    label, found = "unlearned or never seen", _audit(record, "ulira_privacy", name)
+    found = _audit(record, "ulira_privacy", name)
     if isinstance(found, str):
-        return _missing("privacy", label, found)
+        return _missing("privacy", found)
     head, cell = found
     rate = cell["details"]["true_positive_rate"].get("0.01")
     words = (
@@ -189,7 +193,7 @@ def _privacy(record: dict[str, Any], name: str) -> Entry:
     start = f"Given shadow models, an attacker tells unlearned examples from ones never seen with an AUC of {_number(cell['value'])}"
     return Entry(
         "privacy",
-        label,
+        LABELS["privacy"],
         _number(cell["value"]) + _spread(cell),
         f"{start}{_spread(cell)}. {words}{certified}".strip(),
         _inside(cell),
@@ -199,10 +203,10 @@ def _privacy(record: dict[str, Any], name: str) -> Entry:
 
 
 def _utility(record: dict[str, Any], row: dict[str, Any]) -> Entry:
-    label, reference = "accuracy against retraining", _row(record, "retrained")
+    reference = _row(record, "retrained")
     names = [name for name in ("retain_accuracy", "test_accuracy") if reference and name in row["cells"] and name in reference["cells"]]
     if reference is None or not names:
-        return _missing("utility", label, "there is no retrained model")
+        return _missing("utility", "there is no retrained model")
     parts, shorts = [], []
     for name in names:
         cell = row["cells"][name]
@@ -213,7 +217,7 @@ def _utility(record: dict[str, Any], row: dict[str, Any]) -> Entry:
     inside = all(row["cells"][name]["in_band"] is not False for name in names)
     sentence = f"Accuracy changes by {' and '.join(parts)}, against retrained models."
     bands = " / ".join(_band(record["table"]["metrics"][name]) for name in names)
-    return Entry("utility", label, " / ".join(shorts), sentence, inside, retrained=bands)
+    return Entry("utility", LABELS["utility"], " / ".join(shorts), sentence, inside, retrained=bands)
 
 
 def _change(cell: dict[str, Any], reference: dict[str, Any]) -> tuple[float, float | None]:
@@ -231,9 +235,9 @@ def _change(cell: dict[str, Any], reference: dict[str, Any]) -> tuple[float, flo
 
 
 def _relearning(record: dict[str, Any], row: dict[str, Any]) -> Entry:
-    label, reference = "what comes back", _row(record, "retrained")
+    reference = _row(record, "retrained")
     if RELEARNING not in row["cells"] or reference is None or RELEARNING not in reference["cells"]:
-        return _missing("relearning", label, record["table"]["skipped"].get(RELEARNING, "nobody trained the models on"))
+        return _missing("relearning", record["table"]["skipped"].get(RELEARNING, "nobody trained the models on"))
     cell: dict[str, Any] = row["cells"][RELEARNING]
     other: dict[str, Any] = reference["cells"][RELEARNING]
     sentence = (
@@ -241,15 +245,25 @@ def _relearning(record: dict[str, Any], row: dict[str, Any]) -> Entry:
         f"{_signed(other['value'])}."
     )
     short = f"{_signed(cell['value'])} pts"
-    return Entry("relearning", label, short, sentence, cell["in_band"], MARKS[side(cell)], _band(record["table"]["metrics"][RELEARNING]))
+    return Entry(
+        "relearning",
+        LABELS["relearning"],
+        short,
+        sentence,
+        cell["in_band"],
+        MARKS[side(cell)],
+        _band(record["table"]["metrics"][RELEARNING]),
+    )
 
 
 def _cost(record: dict[str, Any], name: str) -> Entry:
     cost = record["cost"].get(name) or {}
     ratio = cost.get("seconds_ratio")
     if ratio is None:
-        return _missing("cost", "cost", "there is no retrained model to compare with")
-    return Entry("cost", "cost", percent(ratio), f"It took {percent(ratio)} of the time of retraining.", None, retrained=percent(1.0))
+        return _missing("cost", "there is no retrained model to compare with")
+    return Entry(
+        "cost", LABELS["cost"], percent(ratio), f"It took {percent(ratio)} of the time of retraining.", None, retrained=percent(1.0)
+    )
 
 
 def power(record: dict[str, Any]) -> str:

@@ -8,12 +8,12 @@ from expunge.attacks.quantile import Regression
 from expunge.config import hyper
 from expunge.metrics import roc
 from expunge.metrics.attacks import regression as attack
-from expunge.metrics.findings import MEMBER, OVER
-from expunge.metrics.metric import Estimate, Metric, Target, Tier
+from expunge.metrics.attacks.rates import ReferenceAttack
+from expunge.metrics.metric import Estimate
 from expunge.metrics.view import View
 
 
-class QuantileAttack(Metric):
+class QuantileAttack(ReferenceAttack):
     """AUC of the regression attack for the forget set against unseen data; above 0.5 the forget set was remembered.
 
     A normal law of the margin, given class and mean base-model margin, is fitted on this model's answers to non-members alone; the score
@@ -22,20 +22,12 @@ class QuantileAttack(Metric):
     """
 
     label: ClassVar[str] = "QMIA AUC"
-    unit: ClassVar[str] = ""
-    target: ClassVar[Target] = Target.RETRAINED
-    parts: ClassVar[tuple[str, ...]] = ("forget", "unseen")
-    limits: ClassVar[tuple[float, float] | None] = (0, 1)
-    tier: ClassVar[Tier] = "standard"
-    references: ClassVar[bool] = True
     tested: ClassVar[bool] = False
     source: ClassVar[str] = "Bertran et al., NeurIPS 2023 (Gaussian head)"
     deviations: ClassVar[tuple[str, ...]] = (
         "features are the class and the mean margin of base models without the example, in place of a network on the picture",
         "two folds: the unseen half that is judged is never fitted on",
     )
-    above: ClassVar[str] = MEMBER
-    below: ClassVar[str] = OVER
 
     regression: Regression = hyper("linear", "least squares with one variance, or boosting of mean and variance (seconds a model)")
 

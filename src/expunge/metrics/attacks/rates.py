@@ -1,4 +1,4 @@
-"""A true positive rate as an estimate, and what the metrics of exposed examples share."""
+"""What attacks that compare with a base pool share, as an area and as a rate at few false alarms."""
 
 from typing import ClassVar
 
@@ -24,7 +24,29 @@ def rate_at(forget: np.ndarray, unseen: np.ndarray, at: float) -> Estimate:
     return Estimate(100 * found.value, error, min(len(forget), len(unseen)))
 
 
-class ExposedShare(Metric):
+class ReferenceAttack(Metric):
+    """AUC of an attack that compares with a base pool, for the forget set against unseen data. Metrics give the attack's scores."""
+
+    unit: ClassVar[str] = ""
+    target: ClassVar[Target] = Target.RETRAINED
+    parts: ClassVar[tuple[str, ...]] = ("forget", "unseen")
+    limits: ClassVar[tuple[float, float] | None] = (0, 1)
+    tier: ClassVar[Tier] = "standard"
+    references: ClassVar[bool] = True
+    above: ClassVar[str] = MEMBER
+    below: ClassVar[str] = OVER
+
+    def attacked(self, view: View) -> tuple[np.ndarray, np.ndarray]:
+        """Return the attack's scores of forget and of unseen examples."""
+        raise NotImplementedError
+
+    def measure(self, view: View) -> Estimate:
+        """Return the AUC with DeLong's standard error, the base pool held fixed."""
+        value, error = roc.area(*self.attacked(view))
+        return Estimate(value, error, min(view.size("forget"), view.size("unseen")))
+
+
+class ExposedShare(ReferenceAttack):
     """Share of the forget set that an attack finds at a low false positive rate. Metrics give ``at`` and the attack's scores.
 
     An average over examples can hide a few that are exposed; this is about those. A retrained model's value is near ``at``. At the
@@ -33,20 +55,10 @@ class ExposedShare(Metric):
     """
 
     unit: ClassVar[str] = "%"
-    target: ClassVar[Target] = Target.RETRAINED
-    parts: ClassVar[tuple[str, ...]] = ("forget", "unseen")
     limits: ClassVar[tuple[float, float] | None] = (0, 100)
-    tier: ClassVar[Tier] = "standard"
-    references: ClassVar[bool] = True
     counts: ClassVar[bool] = True
     tested: ClassVar[bool] = False
-    above: ClassVar[str] = MEMBER
-    below: ClassVar[str] = OVER
     at: ClassVar[float] = 0.01
-
-    def attacked(self, view: View) -> tuple[np.ndarray, np.ndarray]:
-        """Return the attack's scores of forget and of unseen examples."""
-        raise NotImplementedError
 
     def measure(self, view: View) -> Estimate:
         """Return the rate with its standard error, the threshold's noise included and the base pool held fixed.

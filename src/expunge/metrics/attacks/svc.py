@@ -1,4 +1,4 @@
-"""What the published SVC attacks share beyond the one on confidence."""
+"""What the published SVC attacks on one score share."""
 
 from functools import partial
 from typing import ClassVar
@@ -38,6 +38,9 @@ class SvcOnScores(Metric):
 
     def measure(self, view: View) -> Estimate:
         """Return the percentage called non-member; the error is that of the forget sample, with the attack held fixed."""
+        return share(view.once((self.name, self.bins, self.draw_seed), lambda: self._unseen(view)))
+
+    def _unseen(self, view: View) -> np.ndarray:
         attack = partial(membership.svc_membership_binned, bins=self.bins)
         retain, test, forget = (self.score(view, part) for part in ("retain", "test", "forget"))
-        return share(membership.forget_efficacy(attack, retain, test, forget, self.draw_seed))
+        return membership.forget_efficacy(attack, retain, test, forget, self.draw_seed)
