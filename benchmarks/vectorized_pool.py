@@ -15,8 +15,9 @@ import tempfile
 import time
 
 from expunge import config
-from expunge.pools import stages, trial
+from expunge.pools import trial
 from expunge.pools.pool import Pool
+from expunge.pools.workplace import Workplace
 
 CASES = {
     "mlp/digits": ["data=digits", "model=mlp"],
@@ -29,7 +30,7 @@ def seconds(words: list[str], way: str, models: int) -> tuple[float, float]:
     """Return wall and processor time of filling a pool of random halves."""
     with tempfile.TemporaryDirectory() as folder:
         tree = config.read(None, [*words, "forget=random", f"evaluate.executor={way}", f"out={folder}"])
-        pool = Pool(stages.Workplace(config.resolve(tree)), "base")
+        pool = Pool(Workplace(config.resolve(tree)), "base")
         wall, processor = time.monotonic(), processor_seconds()
         cache = pool.fill(models, lambda event: None)
         wall, processor = time.monotonic() - wall, processor_seconds() - processor
@@ -57,7 +58,7 @@ def main() -> None:
     for case in args.cases.split(","):
         words = [*CASES[case], *shared]
         seconds(words, "vectorized", 2)
-        work = stages.Workplace(config.resolve(config.read(None, words)))
+        work = Workplace(config.resolve(config.read(None, words)))
         for models in map(int, args.models.split(",")):
             apart, together = (seconds(words, way, models) for way in ("processes", "vectorized"))
             steps = statistics.median(trial.seconds_alone(work) * models / trial.seconds_together(work, models) for _ in range(3))

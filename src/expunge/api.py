@@ -270,7 +270,7 @@ def _models(models: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:
 
 
 def _device(model: nn.Module, asked: str | torch.device | None) -> torch.device:
-    from expunge.pools.stages import choose_device
+    from expunge.pools.workplace import choose_device
 
     own = _device_of(model)
     return own if asked is None else choose_device(str(asked))

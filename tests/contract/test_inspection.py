@@ -11,7 +11,8 @@ import pytest
 from expunge import config
 from expunge.errors import BadInput
 from expunge.pools import executor, inspection, stages
-from expunge.pools.stages import Run, Workplace
+from expunge.pools.store import Run
+from expunge.pools.workplace import Workplace
 from expunge.representation import inside
 
 WORDS = ["data=digits", "model=mlp", "train=tiny", "train.epochs=2", "forget=random", "evaluate.workers=1"]

@@ -7,7 +7,7 @@ from expunge import config
 from expunge.errors import BadInput
 from expunge.pools.cache import FORGET, IN, OUT
 from expunge.pools.pool import Pool
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Workplace
 
 WORDS = [
     "data=digits",

@@ -9,8 +9,8 @@ import pytest
 
 from expunge import cli, config
 from expunge.bench import compare
-from expunge.pools import stages
-from expunge.pools.stages import Workplace
+from expunge.pools import stages, store
+from expunge.pools.workplace import Workplace
 
 WORDS = ["data=digits", "model=mlp", "train=tiny", "train.epochs=6", "forget=poisoned", "forget.size=2", "forget.target=0"]
 
@@ -54,9 +54,9 @@ def test_the_rate_is_that_of_the_kept_outputs(made):
     for stage, row in (("original", "original"), ("retrained", "retrained")):
         folders = [folder for key, folder in record["provenance"]["runs"].items() if key.startswith(stage)]
         assert len(folders) == 3
-        rates = [100 * (stages.find(folder).triggered().argmax(1) == 0).mean() for folder in sorted(folders)]
+        rates = [100 * (store.find(folder).triggered().argmax(1) == 0).mean() for folder in sorted(folders)]
         assert sorted(cell(record, row, "attack_success_rate")["per_seed"]) == pytest.approx(sorted(rates))
-        assert all(len(stages.find(folder).triggered()) == len(labels) for folder in folders)
+        assert all(len(store.find(folder).triggered()) == len(labels) for folder in folders)
     assert len(labels) > 250 and not (labels == 0).any()
 
 
@@ -66,7 +66,7 @@ def test_clean_pictures_do_not_answer(made):
     work = Workplace(experiment)
     index = work.split.triggered_test(work.data).index.numpy()
     folder = next(folder for key, folder in record["provenance"]["runs"].items() if key.startswith("original"))
-    assert np.mean(stages.find(folder).logits()[index].argmax(1) == 0) < 0.1
+    assert np.mean(store.find(folder).logits()[index].argmax(1) == 0) < 0.1
 
 
 def test_table_and_report_have_the_column(made):
@@ -79,11 +79,11 @@ def test_table_and_report_have_the_column(made):
 def test_a_run_without_its_outputs_on_the_trigger_is_made_again(made):
     experiment, record, _ = made
     folder = next(folder for key, folder in record["provenance"]["runs"].items() if key.startswith("original/"))
-    path = stages.find(folder).folder / "triggered.npy"
+    path = store.find(folder).folder / "triggered.npy"
     before = np.load(path)
     path.write_bytes(b"damaged")
     with pytest.raises(ValueError, match="not a finished run"):
-        stages.find(folder)
+        store.find(folder)
     number = next(n for n in range(3) if str(stages.original(Workplace(experiment), n).folder) == folder)
     assert np.array_equal(np.load(stages.original(Workplace(experiment), number).folder / "triggered.npy"), before)
 
@@ -102,4 +102,4 @@ def test_other_requests_have_no_such_column(made):
     plain = config.resolve(config.read(None, [*words, "evaluate.seeds=1", "evaluate.workers=1", f"out={experiment.out}"]))
     records, folder = compare.compare([compare.request_of(plain, "plain")], lambda event: None, "a test")
     assert "attack_success_rate" not in json.dumps(records)
-    assert not any(stages.find(run).record["evidence"] != ["logits"] for run in records[0]["provenance"]["runs"].values())
+    assert not any(store.find(run).record["evidence"] != ["logits"] for run in records[0]["provenance"]["runs"].values())

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from expunge import cli, config
+from expunge.pools.workplace import Workplace
 
 SMALL = ["data=digits", "model=mlp", "train=tiny", "train.epochs=3", "evaluate.seeds=4", "evaluate.workers=1"]
 
@@ -134,7 +135,7 @@ def test_every_example_is_forwarded_exactly_once_for_all_metrics(tmp_path):
     import torch
 
     from expunge.pools import evidence
-    from expunge.pools.stages import Workplace
+    from expunge.pools.workplace import Workplace
 
     work = Workplace(config.resolve(config.read(None, [*SMALL, "forget=random", f"out={tmp_path}"])))
     model = work.new_model(0, weights=False)
@@ -171,7 +172,7 @@ def test_unlearning_that_diverges_ends_with_status_1_and_leaves_nothing_that_loo
 
 def test_weights_of_our_own_keep_their_validation_part(expunge, monkeypatch, capsys, tmp_path):
     from expunge.errors import BadInput
-    from expunge.pools.stages import Workplace
+    from expunge.pools.workplace import Workplace
 
     expunge("train", *SMALL, f"out={tmp_path}")
     weights = next(tmp_path.glob("train-*")) / "weights.safetensors"
@@ -190,9 +191,9 @@ def test_weights_of_our_own_keep_their_validation_part(expunge, monkeypatch, cap
 def test_moving_the_data_or_using_other_workers_changes_no_fingerprint(tmp_path):
     from expunge.pools import stages
 
-    work = stages.Workplace(config.resolve(config.read(None, [*SMALL, "train.epochs=1", "forget=random", f"out={tmp_path}"])))
+    work = Workplace(config.resolve(config.read(None, [*SMALL, "train.epochs=1", "forget=random", f"out={tmp_path}"])))
     first = stages.original(work, 0).folder
-    other = stages.Workplace(
+    other = Workplace(
         config.resolve(config.read(None, [*SMALL, "train.epochs=1", "forget=random", "evaluate.workers=2", f"out={tmp_path}"]))
     )
     assert stages.original(other, 0).folder == first

@@ -10,7 +10,7 @@ from expunge.bench import compare
 from expunge.errors import BadInput
 from expunge.pools import rankings, stages
 from expunge.pools.pool import Pool
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Workplace
 
 WORDS = ["data=digits", "model=mlp", "model.hidden=[16]", "train=tiny", "train.epochs=2", "evaluate.workers=1"]
 FIELDS = {

@@ -8,7 +8,8 @@ from expunge.engine.architecture import Architecture
 from expunge.metrics import default_metrics, evaluate
 from expunge.models import checkpoint
 from expunge.pools import evidence, inspection, stages
-from expunge.pools.stages import Run, Workplace
+from expunge.pools.store import Run
+from expunge.pools.workplace import Workplace
 from expunge.representation import controls
 
 WORDS = ["data=digits", "model=mlp", "train=tiny", "forget=class", "forget.classes=[3]", "evaluate.tier=standard"]

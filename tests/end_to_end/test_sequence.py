@@ -6,7 +6,7 @@ import pytest
 from expunge import config
 from expunge.errors import BadInput
 from expunge.pools import stages
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Workplace
 from expunge.requests import sequence
 
 WORDS = ["data=digits", "model=mlp", "model.hidden=[16]", "train=tiny", "train.epochs=2", "forget=random", "method=finetune"]

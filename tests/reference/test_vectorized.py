@@ -23,9 +23,9 @@ from expunge.errors import BadInput, Diverged
 from expunge.models.mlp import Mlp
 from expunge.models.model import Normalized
 from expunge.models.small_cnn import SmallCnn
-from expunge.pools import evidence, feed, stacked, stages, trial, vectorized
+from expunge.pools import evidence, feed, stacked, stages, store, trial, vectorized
 from expunge.pools.pool import Pool
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Workplace
 from expunge.training.recipe import Recipe
 from expunge.training.recipes.fast import Fast
 from expunge.training.recipes.standard import Standard
@@ -291,7 +291,7 @@ def test_run_folders_hold_what_those_of_worker_processes_hold(tmp_path):
         assert {key: value for key, value in identity.items() if not key.startswith("executor")} == its
         assert identity["executor"] == "vectorized" and one.folder != other.folder
         assert np.abs(one.logits() - other.logits()).max() < 1e-3
-        assert stages.find(one.folder).record == one.record
+        assert store.find(one.folder).record == one.record
         events = [[json.loads(line)["event"] for line in (run.folder / "events.jsonl").read_text().splitlines()] for run in (one, other)]
         assert events[0] == events[1]
     assert [event["event"] for event in heard].count("end") == 2

@@ -12,7 +12,7 @@ from expunge.bench.pools import Filled
 from expunge.metrics import table as tables
 from expunge.metrics.metric import Tier, in_tier
 from expunge.metrics.view import View
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Workplace
 from expunge.statistics import NotEnoughEvidence
 
 LEAST = 4

@@ -15,7 +15,7 @@ from expunge.bench.request import Request, inspected, jobs_of, prepare
 from expunge.bench.shards import Shard
 from expunge.config import fingerprint
 from expunge.errors import BadInput, RunFailed
-from expunge.pools import stages
+from expunge.pools import store
 from expunge.pools.executor import Failed
 from expunge.pools.executor import run as run_jobs
 
@@ -118,7 +118,7 @@ def _with_uninspected(number: int, request: Request, failed: Mapping[str, str]) 
 
 
 def _diverged(folder: str) -> str:
-    run = stages.find(folder)
+    run = store.find(folder)
     return "" if run.status == "ok" else f"{run.status}: {run.record['failure']['reason']}"
 
 

@@ -10,8 +10,8 @@ from expunge.bench import pools
 from expunge.bench.record import Found, record_of
 from expunge.bench.request import Request, Row, jobs_of, prepare, request_of
 from expunge.config import fingerprint
-from expunge.pools import stages
 from expunge.pools.executor import run as run_jobs
+from expunge.pools.workplace import code_fingerprint
 from expunge.report import html
 from expunge.report.terminal import csv
 
@@ -64,7 +64,7 @@ def write(records: Sequence[dict[str, Any]], folder: Path) -> None:
 
 def identity(folders: Mapping[str, str], requests: Sequence[Request]) -> list[Any]:
     """Return all that decides a result; ``folders`` maps the key of each job to its run folder."""
-    code = stages.code_fingerprint("metrics", "audits", "attacks", "representation", "report", "bench", "pools", "statistics.py")
+    code = code_fingerprint("metrics", "audits", "attacks", "representation", "report", "bench", "pools", "statistics.py")
     asked = [request.workplace().experiment.evaluate.tree() for request in requests]
     decisive = [{key: value for key, value in tree.items() if key not in ("workers", "batch_size")} for tree in asked]
     return [sorted((key, Path(folder).name) for key, folder in folders.items()), decisive, code]

@@ -10,7 +10,7 @@ from expunge import runs
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput
 from expunge.pools.executor import processors
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Workplace
 from expunge.training.train import train
 
 TRIAL_EXAMPLES = 256

@@ -11,7 +11,7 @@ from expunge.bench.request import Request, check_sizes, jobs_of, originals, play
 from expunge.bench.shards import Shard, owners
 from expunge.pools import stages
 from expunge.pools.executor import processors
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Workplace
 
 
 @dataclass(frozen=True)

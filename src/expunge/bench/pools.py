@@ -12,7 +12,7 @@ from expunge.metrics.view import Reference
 from expunge.pools import vectorized
 from expunge.pools.cache import IN, EvidenceCache
 from expunge.pools.pool import Kind, Pool
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Workplace
 
 Report = Callable[[dict[str, Any]], None]
 

@@ -15,8 +15,9 @@ from expunge.data.split import Split
 from expunge.metrics import table as tables
 from expunge.metrics.metric import Metric
 from expunge.metrics.view import View
-from expunge.pools import evidence, inspection, stages
-from expunge.pools.stages import Run, Workplace
+from expunge.pools import evidence, inspection, stages, store
+from expunge.pools.store import Run
+from expunge.pools.workplace import Workplace
 from expunge.report import histograms
 
 
@@ -41,7 +42,7 @@ class Found:
         return {label: [self._run(key) for key in keys] for label, keys in self.keys(request).items()}
 
     def _run(self, key: str) -> Run | tables.Failure:
-        return tables.Failure("failed", self.failed[key]) if key in self.failed else stages.find(self.folders[key])
+        return tables.Failure("failed", self.failed[key]) if key in self.failed else store.find(self.folders[key])
 
     def keys(self, request: Request) -> dict[str, list[str]]:
         """Return the keys of the jobs of each row."""

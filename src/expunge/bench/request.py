@@ -10,7 +10,7 @@ from expunge.bench.estimate import in_words
 from expunge.errors import BadInput
 from expunge.pools import inspection, rankings, stages
 from expunge.pools.executor import Job
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Workplace
 
 Tree = dict[str, Any]
 

@@ -8,7 +8,8 @@ from expunge import runs
 from expunge.config import Experiment
 from expunge.errors import RunFailed
 from expunge.pools import rankings, stages
-from expunge.pools.stages import Run, Workplace
+from expunge.pools.store import Run
+from expunge.pools.workplace import Workplace
 
 
 def train(experiment: Experiment, progress: Any) -> list[str]:

@@ -33,9 +33,10 @@ from expunge.config import fingerprint
 from expunge.data.split import PARTS
 from expunge.errors import BadInput
 from expunge.models import checkpoint
-from expunge.pools import stages
+from expunge.pools import store
 from expunge.pools.executor import Job
-from expunge.pools.stages import Run, Workplace, code_fingerprint
+from expunge.pools.store import Run
+from expunge.pools.workplace import Workplace, code_fingerprint
 from expunge.representation import downstream as downstream_sets
 from expunge.representation.inside import SETTINGS, Settings, Subject, look
 from expunge.representation.neighbors import Downstream
@@ -80,8 +81,8 @@ def inspect_job(
         The path of the file; empty for a run that diverged.
     """
     work = Workplace(config.resolve(tree), report)
-    run = stages.find(results.get(folder, folder))
-    original = stages.find(results.get(original_folder, original_folder)) if original_folder is not None else None
+    run = store.find(results.get(folder, folder))
+    original = store.find(results.get(original_folder, original_folder)) if original_folder is not None else None
     path, _ = _inspected(work, run, original, settings_of(work, settings), downstream)
     return str(path or "")
 

@@ -21,7 +21,8 @@ from expunge.errors import BadInput
 from expunge.pools import executor, stages, vectorized
 from expunge.pools.cache import FORGET, IN, OUT, EvidenceCache
 from expunge.pools.executor import Job
-from expunge.pools.stages import Run, Workplace
+from expunge.pools.store import Run
+from expunge.pools.workplace import Workplace, code_fingerprint
 
 Report = Callable[[dict[str, Any]], None]
 Kind = Literal[
@@ -155,7 +156,7 @@ class Pool:
             "seed": work.experiment.seed,
             "offset": self.offset,
             "transform": "none",
-            "code": stages.code_fingerprint("engine", "models", "data", "training", "methods", "addons"),
+            "code": code_fingerprint("engine", "models", "data", "training", "methods", "addons"),
             **vectorized.promise(work),
         }
         folder = work.out / "evidence" / f"{self.kind}-{config.fingerprint(manifest)}"

@@ -27,7 +27,7 @@ from expunge.models import checkpoint
 from expunge.pools import stages, worst_case
 from expunge.pools.cache import IN
 from expunge.pools.pool import Pool
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Report, Workplace, code_fingerprint
 from expunge.representation.entanglement import by_distance, entanglement, start
 from expunge.representation.features import read
 from expunge.runs import atomic_write, check_writable
@@ -40,7 +40,7 @@ RANDOM_SETS = 5
 """Random sets of the same size that an entanglement score is shown beside."""
 
 
-def prepare(works: Iterable[Workplace], report: stages.Report) -> None:
+def prepare(works: Iterable[Workplace], report: Report) -> None:
     """Make the rankings that some experiments need, after a look at what can be refused before any work.
 
     Raises:
@@ -121,7 +121,7 @@ def _identity(work: Workplace, candidates: np.ndarray) -> dict[str, Any]:
         "seed": experiment.seed,
         "device": work.device.type,
         "threads": experiment.evaluate.threads if work.device.type == "cpu" else None,
-        "code": stages.code_fingerprint("engine", "models", "data", "training", "attacks", "representation", "pools"),
+        "code": code_fingerprint("engine", "models", "data", "training", "attacks", "representation", "pools"),
     }
 
 

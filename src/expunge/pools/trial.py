@@ -14,7 +14,7 @@ from expunge.engine.edits import Edit
 from expunge.engine.phase import Phase, run_phase
 from expunge.engine.stream import Stream
 from expunge.pools.stacked import train_together
-from expunge.pools.stages import Workplace
+from expunge.pools.workplace import Workplace
 
 LARGEST_CHUNK = 256
 """Most models that are trained at once, however small they are."""

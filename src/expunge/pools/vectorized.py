@@ -22,11 +22,12 @@ from expunge.config import fingerprint
 from expunge.engine.run import Outcome
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput, Diverged
-from expunge.pools import executor, stages
+from expunge.pools import executor, stages, store
 from expunge.pools.stacked import refusal, train_together
 from expunge.pools.stacked_net import outputs_together
-from expunge.pools.stages import Report, Run, Workplace
+from expunge.pools.store import Run
 from expunge.pools.trial import batch_sizes, chunk_size, difference, phases, seconds_alone, seconds_together
+from expunge.pools.workplace import Report, Workplace, code_fingerprint
 
 _PROBE_TOLERANCE = 1e-3
 _AVAILABLE: dict[str, str | None] = {}
@@ -143,7 +144,7 @@ def _decision(work: Workplace) -> Path:
 
 
 def _code() -> str:
-    return stages.code_fingerprint(*(f"pools/{name}.py" for name in ("vectorized", "stacked", "stacked_net", "feed")))
+    return code_fingerprint(*(f"pools/{name}.py" for name in ("vectorized", "stacked", "stacked_net", "feed")))
 
 
 def identity(work: Workplace, index: np.ndarray, seed: int) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def train_chunks(
     for place, (index, seed) in enumerate(zip(indices, seeds, strict=True)):
         index = np.sort(np.asarray(index, dtype=np.int64))
         one = _Wanted(place, index, seed, titles[place] if titles else f"model {place}", identity(work, index, seed))
-        found = stages.look_up(work, one.identity, one.title)
+        found = store.look_up(work, one.identity, one.title)
         if found is None:
             wanted.append(one)
         else:
@@ -244,7 +245,7 @@ def _train_chunk(work: Workplace, chunk: list[_Wanted], report: Report) -> list[
     streams = [Stream("train", work.data.source, torch.from_numpy(one.index)) for one in chunk]
     events: list[list[dict[str, Any]]] = [[] for _ in chunk]
     for one in chunk:
-        report({"event": "start", "title": one.title, "folder": str(stages.folder_of(work, one.identity))})
+        report({"event": "start", "title": one.title, "folder": str(store.folder_of(work, one.identity))})
 
     def hear(number: int, event: dict[str, Any]) -> None:
         events[number].append(event)
@@ -282,4 +283,4 @@ def _keep(
     together: int,
 ) -> Run:
     record = {"phases": outcome.phases, "cost": {**outcome.cost, "models_at_once": together}, "examples": len(one.index)}
-    return stages.keep(work, one.identity, one.title, model, record, outputs, events)
+    return store.keep(work, one.identity, one.title, model, record, outputs, events)

@@ -11,7 +11,8 @@ from expunge.data.split import Split
 from expunge.engine import randomness
 from expunge.errors import BadInput
 from expunge.pools import stages
-from expunge.pools.stages import Run, Workplace
+from expunge.pools.store import Run
+from expunge.pools.workplace import Workplace
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,185 @@
+"""The folder of a finished run: found, made, written, checked. It is finished when its record exists."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from expunge import config, runs
+from expunge.config import fingerprint
+from expunge.errors import BadInput
+from expunge.models import checkpoint
+from expunge.pools import evidence
+from expunge.pools.workplace import Report, Workplace
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        """``ok`` or ``diverged``."""
+        return self.record["status"]
+
+    def logits(self) -> np.ndarray:
+        """Return the evidence, float32 ``[N + T, C]``."""
+        return evidence.load(self.folder / "logits.npy")
+
+    def triggered(self) -> np.ndarray | None:
+        """Return the logits of test pictures with a trigger, float32 ``[n, C]``; None where the request forgets no backdoor."""
+        return evidence.load(self.folder / "triggered.npy") if "triggered" in self.record.get("evidence", ()) else None
+
+
+def make(work: Workplace, identity: dict[str, Any], title: str, compute: Callable[[Path, Report], tuple[nn.Module, dict[str, Any]]]) -> Run:
+    """Return the run that an identity names: found if it is there, else computed and written.
+
+    Args:
+        work: the experiment.
+        identity: all that decides the weights; it names the folder.
+        title: what progress reports call the run.
+        compute: (folder, report) -> the model with its final weights, and what its record says of how they came about.
+    """
+    found = look_up(work, identity, title)
+    if found is not None:
+        return found
+    folder = folder_of(work, identity)
+    _prepare(work, folder, identity)
+    if work.device.type == "cpu":
+        torch.set_num_threads(work.experiment.evaluate.threads)
+    work.report({"event": "start", "title": title, "folder": str(folder)})
+
+    def report(event: dict[str, Any]) -> None:
+        runs.append_event(folder / "events.jsonl", **event)
+        work.report({**event, "title": title})
+
+    model, record = compute(folder, report)
+    return _finish(work, identity, title, model, record, lambda: _outputs(work, model))
+
+
+def find(folder: str | Path) -> Run:
+    """Return a finished run by its folder.
+
+    Raises:
+        BadInput: it is not finished.
+    """
+    found = _finished(Path(folder))
+    if found is None:
+        raise BadInput(str(folder), "is not a finished run.", "Run the command that made it again; it goes on.")
+    return found
+
+
+def look_up(work: Workplace, identity: dict[str, Any], title: str) -> Run | None:
+    """Return a finished run, and tell that it was found; None if it is still to be made."""
+    folder = folder_of(work, identity)
+    found, attack = _finished(folder), work.triggered_test
+    if found is None or (attack is not None and found.status == "ok" and found.triggered() is None):
+        return None
+    work.report({"event": "found", "title": title, "folder": str(folder)})
+    return found
+
+
+def keep(
+    work: Workplace,
+    identity: dict[str, Any],
+    title: str,
+    model: nn.Module,
+    record: dict[str, Any],
+    outputs: dict[str, np.ndarray],
+    events: Sequence[dict[str, Any]],
+) -> Run:
+    """Write the run folder of a model that was made elsewhere than in a stage of its own.
+
+    Args:
+        work: the experiment.
+        identity: what names the folder.
+        title: what the run is called.
+        model: with its final weights.
+        record: what its training did.
+        outputs: ``logits`` and, where a backdoor is forgotten, ``triggered``.
+        events: what its training reported.
+    """
+    folder = folder_of(work, identity)
+    _prepare(work, folder, identity)
+    for event in events:
+        runs.append_event(folder / "events.jsonl", **event)
+    return _finish(work, identity, title, model, record, lambda: outputs)
+
+
+def folder_of(work: Workplace, identity: dict[str, Any]) -> Path:
+    """Return the folder of the run that an identity names."""
+    return work.out / f"{identity['stage']}-{fingerprint(identity)}"
+
+
+def _finish(
+    work: Workplace,
+    identity: dict[str, Any],
+    title: str,
+    model: nn.Module,
+    record: dict[str, Any],
+    outputs: Callable[[], dict[str, np.ndarray]],
+) -> Run:
+    """Write evidence, weights and, last, the record."""
+    folder = folder_of(work, identity)
+    record = {"status": "ok", **record, "title": title, "identity": identity, "weights": checkpoint.weights_hash(model)}
+    if record["status"] == "ok":
+        record |= _collect(outputs(), folder)
+    checkpoint.save(model, folder / weights_name(record["status"]), work.experiment.tree())
+    runs.write_json(folder / "record.json", record)
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    work.report({"event": "end", "title": title, "folder": str(folder), "status": record["status"]})
+    return Run(folder, record)
+
+
+def _outputs(work: Workplace, model: nn.Module) -> dict[str, np.ndarray]:
+    size = work.experiment.evaluate.batch_size
+    found = {"logits": evidence.collect(model, work.data, size)}
+    if work.triggered_test is not None:
+        found["triggered"] = evidence.outputs(model, work.triggered_test, size)
+    return found
+
+
+def _collect(found: dict[str, np.ndarray], folder: Path) -> dict[str, Any]:
+    """Write what a model says, and return what its record says about that."""
+    rows = sum(int((~np.isfinite(logits).all(axis=1)).sum()) for logits in found.values())
+    if rows:
+        reason = f"its outputs are not finite for {rows} of {sum(map(len, found.values()))} examples"
+        return {"status": "diverged", "failure": {"reason": reason}}
+    for name, logits in found.items():
+        evidence.save(folder / f"{name}.npy", logits)
+    return {"evidence": sorted(found)}
+
+
+def _finished(folder: Path) -> Run | None:
+    """Return a run whose record and files are all there; a folder with anything missing or damaged is made again."""
+    if not (folder / "record.json").is_file():
+        return None
+    try:
+        run = Run(folder, runs.read_json(folder / "record.json"))
+        outputs = [run.logits(), run.triggered()] if run.status == "ok" else []
+        complete = checkpoint.is_whole(folder / weights_name(run.status)) and all(found is None or len(found) for found in outputs)
+    except (BadInput, KeyError):
+        return None
+    return run if complete else None
+
+
+def weights_name(status: str) -> str:
+    """Return the name of a run's weights; those of a run that diverged cannot be taken for a result."""
+    return "weights.safetensors" if status == "ok" else "last_good.safetensors"
+
+
+def _prepare(work: Workplace, folder: Path, identity: dict[str, Any]) -> None:
+    with runs.atomic_write(folder / "config.yaml") as temporary:
+        temporary.write_text(config.to_yaml(work.experiment.tree()), encoding="utf-8")
+    if work.experiment.forget is not None:
+        work.split.save(folder / "split.json")
+    runs.remove_leftovers(folder)
+    runs.write_json(folder / "environment.json", runs.environment())
+    runs.append_event(folder / "events.jsonl", event="start", identity=identity)
