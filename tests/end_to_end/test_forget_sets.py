@@ -9,6 +9,7 @@ from expunge import config
 from expunge.bench import compare
 from expunge.errors import BadInput
 from expunge.pools import rankings, stages
+from expunge.pools import workplace as making
 from expunge.pools.pool import Pool
 from expunge.pools.workplace import Workplace
 
@@ -44,12 +45,12 @@ def test_a_ranking_is_made_once_by_models_that_nobody_judges(out, name):
     seeds = {json.loads((folder / "record.json").read_text())["identity"]["seed"] for folder in folders}
     judged = {Pool(work, kind).training_seed(number) for kind in ("base", "original", "shadow_original") for number in range(200)}
     assert len(seeds) >= 1 and not seeds & judged
-    stages._make_split.cache_clear()
+    making._make_split.cache_clear()
     again = workplace(out, f"forget={name}", "forget.count=30", *FIELDS[name])
     assert again.split.content_hash == split.content_hash and sorted(out.glob("train-*")) == folders
     assert rankings.find_or_make(again) == path and len(list(out.glob(f"rankings/{name}-*.npz"))) == 1
     path.write_bytes(b"damaged")
-    stages._make_split.cache_clear()
+    making._make_split.cache_clear()
     with pytest.raises(BadInput, match="cannot be read"):
         workplace(out, f"forget={name}", "forget.count=30", *FIELDS[name]).split  # noqa: B018
 
