@@ -51,7 +51,7 @@ def curve(*values: float) -> View:
 
 
 def test_each_says_what_it_means():
-    assert len(INSIDE) == 15
+    assert len(INSIDE) == 16
     for name in INSIDE:
         known = metric(name)
         assert known.inspection and known.label and known.tier == ("fast" if name == "retain_only_relearning" else "standard")
@@ -180,6 +180,21 @@ def test_distances_are_read_whole_and_layer_by_layer():
     assert metric("weight_distance_to_original", of="encoder").measure(view).value == 0
     assert weight_distance_to_original.layers(view) == {"a": 0.5, "b": np.inf}
     assert metric("feature_frechet").measure(view).value == 2.5 and metric("alignment_with_original").measure(view).n == 180
+
+
+def test_zrf_is_one_for_the_random_net_itself_and_known_for_a_sure_one():
+    view = made_view()
+    said = view.logits["forget"]
+    view.inspection["untrained_logits"] = said
+    assert metric("zero_retrain_forgetting").measure(view).value == pytest.approx(1)
+    sure = np.array([0, 40, 0], np.float32) + 0 * said
+    other = View({**view.logits, "forget": np.array([40, 0, 0], np.float32) + 0 * said}, view.labels, inspection=dict(view.inspection))
+    other.inspection["untrained_logits"] = sure
+    assert metric("zero_retrain_forgetting").measure(other).value == pytest.approx(0, abs=1e-6)  # two sure, different answers
+    other.inspection["untrained_logits"] = 0 * said
+    middle = np.array([2 / 3, 1 / 6, 1 / 6])
+    divergence = (np.log2(1 / middle[0]) + (np.array([1, 1, 1]) / 3 * np.log2((1 / 3) / middle)).sum()) / 2
+    assert metric("zero_retrain_forgetting").measure(other).value == pytest.approx(1 - divergence, abs=1e-6)
 
 
 def test_frechet_of_few_examples_agrees_with_that_of_moments():

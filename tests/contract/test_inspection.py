@@ -74,6 +74,8 @@ def test_every_model_is_asked_about_the_same_examples(work, original, retrained)
         assert (np.diff(rows) > 0).all() and rows.max() < len(work.split.index(part))
         assert found[0][f"features_{part}"].shape[0] == len(rows) and found[0][f"features_{part}"].dtype == np.float32
         assert not np.array_equal(found[0][f"features_{part}"], found[1][f"features_{part}"])
+    said = [part["untrained_logits"] for part in found]
+    assert np.array_equal(*said) and said[0].shape == (len(found[0]["rows_forget"]), work.data.num_classes)
     labels = work.data.labels.numpy()[work.split.forget[found[0]["rows_forget"]]]
     assert (np.bincount(labels[found[0]["taught"]]) == np.minimum(5, np.bincount(labels))).all()
     assert found[0]["alignment_with_original"] == pytest.approx(1) and found[0]["weight_distance"] == 0

@@ -31,6 +31,7 @@ from torch import nn
 from expunge import config
 from expunge.config import fingerprint
 from expunge.data.split import PARTS
+from expunge.engine.randomness import derive
 from expunge.errors import BadInput
 from expunge.models import checkpoint
 from expunge.pools import store
@@ -227,7 +228,8 @@ def _subject(work: Workplace, run: Run, original: Run | None, settings: Settings
     if compared is not None:
         before = model if compared.folder == run.folder else _model(work, compared)
     sets = _downstream(downstream, work.data.input_shape) if settings.deep and downstream else []
-    return Subject(model, before, streams, work.split.kind, sets)
+    untrained = work.new_model(derive(work.experiment.seed, "untrained teacher"), weights=False).eval() if settings.deep else None
+    return Subject(model, before, streams, work.split.kind, sets, untrained)
 
 
 def _compared(original: Run | None, settings: Settings) -> Run | None:

@@ -103,6 +103,7 @@ class Subject(NamedTuple):
         streams: part -> its examples, ``forget`` and ``retain`` at least; ``retain`` without the forget set.
         kind: of the request: random, class or subclass.
         downstream: sets for transfer; may be empty.
+        untrained: the same net with new random weights, the same for all models of a comparison; None leaves ZRF out.
     """
 
     model: nn.Module
@@ -110,6 +111,7 @@ class Subject(NamedTuple):
     streams: Mapping[str, Stream]
     kind: Literal["random", "class", "subclass"] | str = "random"
     downstream: Sequence[Downstream] = ()
+    untrained: nn.Module | None = None
 
 
 def look(subject: Subject, settings: Settings) -> Arrays:
@@ -131,6 +133,7 @@ def look(subject: Subject, settings: Settings) -> Arrays:
         `expunge.representation.probe.label_probe`; left out without validation or unseen examples.
         ``transfer_names`` text, ``transfer_size`` int64, ``transfer_features`` and ``transfer_logits`` float64, ``[sets]``: number of
         examples asked about and nearest-neighbour accuracy of each downstream set, if there is one.
+        ``untrained_logits`` float32 ``[m, C]``: what a net with random weights says about the forget examples that are read, if there is one.
         ``block_names`` text and ``block_grams`` float32 ``[blocks, n, n]``, for ``block_examples`` above 0.
 
     With ``deep`` and an original:
@@ -157,6 +160,10 @@ def _look_deeper(subject: Subject, settings: Settings) -> Arrays:
     for part, stream in read.items():
         found |= {f"features_{part}": readings[part].features, f"rows_{part}": positions(subject.streams[part], stream)}
     found |= _few_shot(subject, forget, settings)
+    if subject.untrained is not None:
+        found["untrained_logits"] = features.read(
+            Architecture(subject.untrained, next(forget.batches(8)).x), subject.untrained, forget
+        ).logits
     if subject.original is not None:
         found |= _relearn_time(subject, subject.original, forget, settings)
     # Many threads on matrices so small wait for each other, and every worker has a processor to itself.
