@@ -35,7 +35,7 @@ SHOWN = ("original", *ROWS)
 
 def request(args: argparse.Namespace) -> Request:
     """Return the request with its controls."""
-    evaluate = {"tier": "standard", "seeds": args.seeds, "workers": args.workers, "doses": [0.05, 0.1, 0.5]}
+    evaluate = {"tier": "standard", "seeds": args.seeds, "workers": args.workers, "doses": [0.05, 0.1, 0.25, 0.5]}
     if args.base_models:
         evaluate["base_models"] = args.base_models
     tree = {**BASE, "forget": REQUESTS[args.kind], "evaluate": evaluate, "out": args.out}

@@ -66,3 +66,16 @@ class Progress:
         if not self.live and (now - self.said > 10 or self.done == self.total):
             self.said = now
             print(f"[{now - self.start:4.0f} s] {self.done} of {self.total} runs done", file=sys.stderr, flush=True)
+
+
+class Silent:
+    """Hears the events of runs and keeps them to itself: for all ranks but the first that work on one model."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def report(self, event: dict[str, Any]) -> None:
+        """Do nothing."""

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from conftest import SIZE, make_context, make_net
+from expunge.engine.measure import mean_loss
 from expunge.engine.phase import Phase, run_phase
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, even_sizes
 from expunge.engine.terms import Term, cross_entropy
+from expunge.engine.update import sgd
 
 
 class Visits:
@@ -83,7 +85,34 @@ def test_sequential_passes_over_each_stream_in_the_order_of_the_terms():
     assert names(visits) == list("fff" + "rrrrr") * 2
     assert visits.seen("forget") == everything(visits, "forget", 2)
     assert visits.seen("retain") == everything(visits, "retain", 2)
-    assert [len(index) for _, index in visits.of("forget")] == [20, 20, 10] * 2
+    assert [len(index) for _, index in visits.of("forget")] == [17, 17, 16] * 2
+
+
+@pytest.mark.parametrize("order", ["zip", "sequential", "interleave", "mixed"])
+def test_no_order_ends_an_epoch_in_a_batch_of_a_few(order):
+    """An epoch of three full batches and two examples; plain chunks would estimate BatchNorm's statistics on those two."""
+    visits = Visits(forget=62, retain=62)
+    assert visits.run(order=order).steps == {"zip": 4, "sequential": 8, "interleave": 8, "mixed": 7}[order]
+    assert set(visits.forwards) == ({17, 18} if order == "mixed" else {15, 16})
+    assert visits.seen("retain") == everything(visits, "retain")
+
+
+@pytest.mark.parametrize("count,size", [(0, 5), (1, 5), (5, 5), (6, 5), (66, 64), (4162, 64), (7, 1), (100, 33)])
+def test_an_epoch_is_spread_evenly_over_the_fewest_batches(count, size):
+    sizes = even_sizes(count, size)
+    assert len(sizes) == -(-count // size) and sum(sizes) == count
+    assert not sizes or (max(sizes) <= size and max(sizes) - min(sizes) <= 1)
+
+
+def test_a_batch_norm_net_survives_an_epoch_of_one_example_too_many():
+    """66 examples in batches of 64: statistics of the last batch, of two, were what evaluation then used."""
+    losses = {}
+    for count in (64, 66):
+        context = make_context(net=make_net())
+        examples = Stream("retain", context.stream("retain").source, torch.arange(count))
+        run_phase(context, Phase([Term(examples, cross_entropy)], epochs=20, batch_size=64, augment=False, optimizer=sgd(0.02)))
+        losses[count] = mean_loss(context, "validation")
+    assert losses[66] < 1.3 * losses[64]
 
 
 def test_interleave_takes_turns():
@@ -96,7 +125,7 @@ def test_interleave_takes_turns():
 def test_mixed_is_one_joint_forward_over_one_shuffled_pass():
     visits = Visits(forget=50, retain=100)
     assert visits.run(order="mixed", epochs=2).steps == 16
-    assert visits.forwards == ([20] * 7 + [10]) * 2
+    assert visits.forwards == ([19] * 6 + [18] * 2) * 2
     assert visits.seen("forget") == everything(visits, "forget", 2)
     assert visits.seen("retain") == everything(visits, "retain", 2)
     shares = [len(index) for _, index in visits.of("forget")]
@@ -209,5 +238,5 @@ def test_losses_that_are_not_per_example_are_refused():
     def mean(context, batch, student):
         return cross_entropy(context, batch, student).mean()
 
-    with pytest.raises(TypeError, match=r"mean on retain must return one loss per example, shape \(256,\), got \(\)"):
+    with pytest.raises(TypeError, match=r"mean on retain must return one loss per example, shape \(180,\), got \(\)"):
         run_phase(make_context(net=make_net()), Phase([Term("retain", mean)]))

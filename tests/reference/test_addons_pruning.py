@@ -12,6 +12,7 @@ from expunge import registry
 from expunge.addons.importance import grasp, importance, linearised, prunable, synflow
 from expunge.addons.lottery_ticket import LotteryTicket
 from expunge.addons.prune import Prune, channel_score, kept_after
+from expunge.engine import randomness
 from expunge.engine.method import Method
 from expunge.engine.parameters import flat, leaves
 from expunge.engine.phase import Phase
@@ -82,7 +83,8 @@ def test_snip_is_weight_times_gradient():
 
 def test_grasp_is_weight_times_hessian_times_gradient():
     context, net = make_context(), trained_net().eval()
-    batch = next(context.stream("retain").batches(256, seed=0, shuffle=True))
+    retain = context.stream("retain")
+    batch = next(retain.subset(randomness.shuffle(0, "retain", 0, retain.index)[:256]).batches(256))
     chosen = [net.get_parameter(name) for name in WEIGHTS]
     slope = torch.autograd.grad(F.cross_entropy(net(batch.x) / 200, batch.y), chosen, create_graph=True)
     product = torch.autograd.grad(sum((part * part.detach()).sum() for part in slope), chosen)

@@ -151,7 +151,7 @@ def test_contrastive_untraining_is_an_adversarial_game(name: str) -> None:
     losses = untrain_losses(name, fresh, 10, 0.5)
     assert len(losses) == 4
     play(expected, torch.optim.Adam(expected.parameters(), lr=1e-3), losses)
-    assert_same(context.model, expected, but=ADAM_NOISE)
+    assert_same(context.model, expected, but=ADAM_NOISE, atol=1e-4)
 
 
 def test_the_student_deceives_the_discriminator_and_does_not_help_it() -> None:
@@ -223,7 +223,7 @@ def test_averaged_untraining_meets_a_fresh_regression_in_every_batch() -> None:
     assert len(losses) == 3
     expected = trained_net()
     play(expected, torch.optim.Adam(expected.parameters(), lr=1e-3), losses)
-    assert_same(context.model, expected, but=ADAM_NOISE)
+    assert_same(context.model, expected, but=ADAM_NOISE, atol=1e-4)
 
 
 def test_contrastive_train_starts_anew_and_imitates() -> None:

@@ -17,7 +17,7 @@ from expunge.engine.measure import accuracy, logits_of, mean_loss
 from expunge.engine.phase import run_phase
 from expunge.engine.run import run
 from expunge.engine.select import absolute, select
-from expunge.engine.stream import Batch, Stream
+from expunge.engine.stream import Batch, Stream, even_sizes
 from expunge.engine.targets import adversarial_label, masked_teacher, random_label
 from expunge.engine.update import sgd
 from expunge.errors import BadInput
@@ -43,7 +43,7 @@ def mixed_batches(context: Context, streams: list[Stream], size: int) -> list[li
     index = torch.cat([stream.index for stream in streams])
     order = torch.argsort(randomness.bits(seed, "mixed/order", 0, index), stable=True)
     found = []
-    for chunk in index[order].split(size):
+    for chunk in index[order].split(even_sizes(len(index), size)):
         parts = [stream.subset(chunk[torch.isin(chunk, stream.index)]) for stream in streams]
         found.append([next(part.batches(size, seed=seed, augment=True)) for part in parts if len(part)])
     return found
@@ -328,7 +328,7 @@ def test_nearest_epoch(errors: list[float], wanted: float, epoch: int) -> None:
 
 def test_scrub_r_returns_to_the_epoch_nearest_to_the_error_on_unseen_data() -> None:
     """The same run, ended after each epoch by hand, has the weights that are gone back to; the last epoch is not the nearest."""
-    fields = {"lr": 0.1, "max_epochs": 3, "forget_batch_size": 20, "temperature": 1.0}
+    fields = {"lr": 0.15, "max_epochs": 3, "forget_batch_size": 20, "temperature": 1.0}
     ends = []
     for epochs in (1, 2, 3, 4):
         context = make_context(needs=BOTH | {"validation"})
@@ -376,7 +376,7 @@ def test_scrub_paired_is_one_weighted_sum() -> None:
 
 @pytest.mark.parametrize(
     ("name", "fields"),
-    [("random_label", {}), ("salun", {}), ("delete", {"lr": 0.02}), ("boundary_shrink", {"lr": 0.01}), ("scrub", {"lr": 0.02})],
+    [("random_label", {}), ("salun", {}), ("delete", {"lr": 0.02}), ("boundary_shrink", {"lr": 0.01}), ("scrub", {"lr": 0.1})],
 )
 def test_a_class_is_forgotten(name: str, fields: dict[str, float]) -> None:
     chosen = method(name, **fields)

@@ -261,14 +261,14 @@ def test_boundary_expand_trains_into_a_class_that_goes_again() -> None:
 
 def test_with_the_extra_class_forgetting_looks_better_than_it_is() -> None:
     context = make_context("class", needs={"forget"})
-    steps = method("boundary_expand", lr=3e-4, epochs=5, batch_size=16).steps(context)
+    steps = method("boundary_expand", lr=1e-4, epochs=5, batch_size=16).steps(context)
     apply(context, next(steps))
     run_phase(context, next(steps))
     labels = context.stream("forget").labels
     wide = (logits_of(context, "forget")[0].argmax(1) != labels).double().mean()
     apply(context, next(steps))
     exported = (logits_of(context, "forget")[0].argmax(1) != labels).double().mean()
-    assert float(wide) > float(exported) + 0.1
+    assert float(wide) > float(exported) + 0.05
 
 
 def test_a_run_that_diverges_leaves_the_old_head() -> None:

@@ -42,6 +42,78 @@ def lines_of(made, *arguments):
     return {(line.role, line.name): line for line in publication.section(made, *arguments).lines}
 
 
+def rows_of(made):
+    """Return the rows of a Parquet file as plain values, by its own reader."""
+    parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    return parquet.read_table(pyarrow.BufferReader(made)).to_pylist()
+
+
+def audit(label, target, rows, null, **more):
+    """Return what a record says of one audit; ``rows`` maps a row to (value, interval, p value)."""
+    cells = {name: {"value": value, "interval": ends, "p_value": p_value} for name, (value, ends, p_value) in rows.items()}
+    return {"label": label, "unit": "", "target": target, "limits": (0, 1), "null": null, "rows": cells, **more}
+
+
+@pytest.fixture
+def audited(one):
+    """Return a record with an audit that has a band and a game that has none, and a row that was tuned on retrained models."""
+    made = copy.deepcopy(one)
+    null = {"mean": 0.5, "low": 0.4, "high": 0.6, "draws": 200}
+    areas = {"original": (0.9, None, 0.001), "retrained": (0.5, (0.45, 0.55), 0.5), "salun": (0.7, (0.65, 0.75), 1e-6)}
+    areas |= {"finetune": (0.52, (0.42, 0.62), 0.4), "gradient_ascent": (None, None, None)}
+    game = {"original": (0.8, (0.7, 0.9), 0.01), "salun": (0.55, None, 0.2)}
+    nothing = {"mean": 0.5, "low": None, "high": None, "draws": 0}
+    found = {"example_auc": audit("per-example AUC", "retrained", areas, null), "swap": audit("swap advantage", "lower", game, nothing)}
+    made["audits"] = {"reason": None, "audits": found, "skipped": {}, "models": {"control": 4, "reference": 4}}
+    tuned = {"rule": "oracle_gap", "label": "oracle-tuned", "budget": 9000, "passes": 8000, "trials": 7, "study": "tune-1"}
+    made["methods"]["salun"]["tuned"] = tuned
+    return made
+
+
+def test_audits_are_columns_with_band_gap_rank_and_holm(audited):
+    lines = lines_of(audited)
+    salun, finetune = lines["unlearned", "salun"], lines["unlearned", "finetune"]
+    cell = salun.cells["example_auc"]
+    assert (cell.value, cell.low, cell.high) == (0.7, 0.65, 0.75) and cell.gap == pytest.approx(0.2) and cell.significant
+    assert (finetune.cells["example_auc"].rank, cell.rank) == (1, 2)
+    assert (lines["band", "band"].cells["example_auc"].low, lines["band", "band"].cells["example_auc"].high) == (0.4, 0.6)
+    assert (
+        "example_auc" not in lines["unlearned", "gradient_ascent"].cells and lines["original", "original"].cells["example_auc"].gap == 0.4
+    )
+    judged = [row for row in audited["table"]["rows"] if row["role"] == "unlearned" and row["status"] == "finished"]
+    tests = [cell for row in judged for cell in row["cells"].values() if cell["tested"] and cell["p_value"] is not None]
+    expected = holm([test["p_value"] for test in tests] + [1e-6, 0.4, 0.2])
+    assert cell.p_holm == pytest.approx(expected[len(tests)])
+    assert "swap" not in salun.cells and lines_of(audited, ["swap"])["unlearned", "salun"].cells["swap"].value == 0.55
+
+
+def test_what_was_tuned_is_marked_wherever_it_is_printed(audited, tmp_path):
+    (tmp_path / "compare-0").mkdir()
+    (tmp_path / "compare-0" / "record.json").write_text(json.dumps([audited]))
+    note = "salun: oracle-tuned, hyper-parameters chosen by oracle_gap among 7 settings within 9,000 sample-passes"
+    for form in ("markdown", "latex", "html", "json"):
+        text = formats.write([tmp_path], form)
+        assert "oracle-tuned" in text and "9,000 sample-passes" in text, form
+    assert note in formats.write([tmp_path], "html") and "salun‡" in formats.write([tmp_path], "markdown")
+    rows = [row for row in csv.DictReader(io.StringIO(formats.write([tmp_path], "csv"))) if row["row"] == "salun"]
+    assert {(row["tuned"], row["tuned_rule"], row["tuned_budget"], row["oracle"]) for row in rows} == {
+        ("oracle-tuned", "oracle_gap", "9000", "True")
+    }
+
+
+def test_parquet_holds_what_the_csv_holds_with_types(audited, tmp_path):
+    (tmp_path / "compare-0").mkdir()
+    (tmp_path / "compare-0" / "record.json").write_text(json.dumps([audited]))
+    found, text = rows_of(formats.write([tmp_path], "parquet")), list(csv.DictReader(io.StringIO(formats.write([tmp_path], "csv"))))
+    assert len(found) == len(text) > 20
+    for row, plain in zip(found, text, strict=True):
+        for name, value in row.items():
+            shown = plain[name]
+            assert (value is None and shown == "") or str(value) == shown or float(value) == float(shown), (name, value, shown)
+    salun = next(row for row in found if row["row"] == "salun" and row["metric"] == "example_auc")
+    assert isinstance(salun["rank"], int) and isinstance(salun["value"], float) and salun["significant"] is True and salun["oracle"] is True
+
+
 def test_every_number_is_the_records(one, folder):
     found = json.loads(formats.write([folder], "json"))[0]
     by_name = {line["name"]: line for line in found["lines"] if line["role"] != "band"}
@@ -136,6 +208,7 @@ def test_texts_of_users_change_no_structure(one, form):
         "markdown": lambda text: [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()],
         "html": lambda text: re.findall(r"</?\w+", text),
         "latex": lambda text: [len(re.findall(r"(?<!\\)&", line)) for line in text.splitlines()],
+        "parquet": lambda made: [len(rows_of(made)), list(rows_of(made)[0])],
     }[form]
     assert counts(first) == counts(second)
     if form == "html":
@@ -217,4 +290,5 @@ def test_records_that_share_their_references_become_one_table(one):
 def test_a_failure_of_every_kind_is_text_in_every_format():
     made = record(methods={"salun": METHODS["salun"]}, failures={"x": [Failure("failed", "a\nb | c")] * 2}, seeds=2, retrained=4, scale=4)
     for form in formats.FORMATS:
-        assert "failed" in formats.WRITERS[form]([publication.section(made)])
+        written = formats.WRITERS[form]([publication.section(made)])
+        assert "failed" in (written if isinstance(written, str) else str(rows_of(written)))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from expunge.addons.matrices import is_patch_embedding, weights
+from expunge.engine import randomness
 from expunge.engine.context import Context
 from expunge.engine.derivatives import gradient, jvp
 from expunge.engine.parameters import Vector, is_norm, leaves, modes_kept, shared_names
@@ -54,7 +55,9 @@ def grasp(ctx: Context, values: Vector) -> Vector:
 
     Source: Wang et al., GraSP, ICLR 2020, arXiv 2002.07376, equation 8: the weights with the highest ``-w H g`` are removed.
     """
-    batch = next(ctx.stream("retain").batches(_EXAMPLES, seed=ctx.seed, shuffle=True))
+    retain = ctx.stream("retain")
+    drawn = randomness.shuffle(ctx.seed, retain.name, 0, retain.index)[:_EXAMPLES]
+    batch = next(retain.subset(drawn).batches(len(drawn)))
     fixed = {name: value for name, value in {**dict(ctx.model.named_parameters()), **dict(ctx.model.named_buffers())}.items()}
 
     def loss(chosen: Vector) -> Tensor:

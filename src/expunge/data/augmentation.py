@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from expunge.engine import randomness
+from expunge.engine.stream import Size
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,14 @@ class Augmentation:
         pad: pixels added on each side before the crop.
         flip: whether half of the pictures are flipped.
         fill: what the added pixels hold: zero (black, as in the papers) or the reflected picture.
+        cut: smallest share of a picture's area that is cut out and brought to size before anything else, 1 for none. Only for pictures that
+            are decoded anew each time: see `expunge.data.pictures.Cut`.
     """
 
     pad: int = 4
     flip: bool = True
     fill: Literal["zero", "reflect"] = "zero"
+    cut: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Draws(NamedTuple):
     columns: Tensor
     flipped: Tensor
 
-    def split(self, size: int) -> Iterator["Draws"]:
+    def split(self, size: Size) -> Iterator["Draws"]:
         """Yield the draws of consecutive chunks."""
         for rows, columns, flipped in zip(self.rows.split(size), self.columns.split(size), self.flipped.split(size), strict=True):
             yield Draws(rows, columns, flipped)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from expunge.data.augmentation import Augmentation, Draws, Trigger, crop_and_flip, draw
+from expunge.engine.stream import Size
 from expunge.errors import BadInput
 
 
@@ -24,7 +25,12 @@ class _Alterations:
     trigger: Trigger | None = None
     triggered: Tensor | None = None
 
-    def draws(self, order: Tensor, size: int, augmented: bool, seed: int, epoch: int) -> Iterator[Draws | None]:
+    @property
+    def smallest_cut(self) -> float:
+        """Smallest share of a picture that is cut out before it is augmented; 1 for none."""
+        return 1.0 if self.augmentation is None else self.augmentation.cut
+
+    def draws(self, order: Tensor, size: Size, augmented: bool, seed: int, epoch: int) -> Iterator[Draws | None]:
         """Yield what happens to each chunk of an epoch; drawn at once, which costs a twentieth of drawing batch by batch."""
         if augmented and self.augmentation is not None:
             return draw(self.augmentation, seed, epoch, order).split(size)
@@ -52,6 +58,8 @@ class TensorSource:
         BadInput: another type or shape, or numbers of inputs and labels that differ.
     """
 
+    resident = True
+
     def __init__(
         self, inputs: Tensor, labels: Tensor, device: torch.device | str = "cpu", augmentation: Augmentation | None = None
     ) -> None:
@@ -63,6 +71,8 @@ class TensorSource:
             raise BadInput("data.x", f"expected uint8 pictures or floating point inputs, got {inputs.dtype}.")
         if not self.is_picture and augmentation is not None:
             raise BadInput("data.augment", "only uint8 pictures are augmented; these inputs are floating point.", "Use data.augment=false.")
+        if augmentation is not None and augmentation.cut < 1:
+            raise BadInput("data.crop", "random parts are cut out of pictures that are read anew each time; these lie in memory.")
         self.input_shape = tuple(inputs.shape[1:])
         # Height, width, channels: a row of a crop is then one block of memory, and the float batch is channels_last for free.
         stored = inputs.permute(0, 2, 3, 1) if self.is_picture else inputs.to(torch.float32)
@@ -78,7 +88,7 @@ class TensorSource:
         """Where batches appear."""
         return self._stored.device
 
-    def batches(self, order: Tensor, size: int, *, augment: bool, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, size: Size, *, augment: bool, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(x, y)`` on the device for consecutive chunks of ``order``; see `expunge.engine.stream.Source`."""
         drawn = self._alterations.draws(order, size, augment, seed, epoch)
         for chunk, place, draws in zip(order.split(size), order.to(self.device).split(size), drawn, strict=True):
@@ -134,7 +144,8 @@ class LoaderSource:
     """Examples of a map-style torch Dataset, read by worker processes a few batches ahead.
 
     The dataset returns ``(x, y)`` with ``x`` a uint8 tensor ``[C, H, W]``, a picture of PIL, or a floating point tensor, all of one
-    shape. It must be deterministic: augmentation happens here, keyed by index.
+    shape. It must be deterministic: augmentation happens here, keyed by index. For an augmentation that cuts out parts, it must have a
+    method ``cut(seed, epoch, smallest)`` that returns the dataset of these parts, as `expunge.data.pictures.Pictures` has.
 
     Args:
         dataset: anything with ``__len__`` and ``__getitem__``.
@@ -170,11 +181,13 @@ class LoaderSource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, order: Tensor, size: int, *, augment: bool, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, size: Size, *, augment: bool, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(x, y)`` on the device for consecutive chunks of ``order``; see `expunge.engine.stream.Source`."""
         chunks = order.split(size)
         drawn = self._alterations.draws(order, size, augment, seed, epoch)
-        for chunk, x, draws in zip(chunks, self._read(chunks), drawn, strict=True):
+        smallest = self._alterations.smallest_cut if augment else 1.0
+        dataset = self.dataset.cut(seed, epoch, smallest) if smallest < 1 else self.dataset
+        for chunk, x, draws in zip(chunks, self._read(dataset, chunks), drawn, strict=True):
             if isinstance(x, _Refusal):
                 raise BadInput(*x)
             x = x.to(self.device, non_blocking=True)
@@ -184,12 +197,12 @@ class LoaderSource:
                 x = x.contiguous(memory_format=torch.channels_last)
             yield x, self.labels[chunk].to(self.device)
 
-    def _read(self, chunks: Sequence[Tensor]) -> Iterator["Tensor | _Refusal"]:
+    def _read(self, dataset: Any, chunks: Sequence[Tensor]) -> Iterator["Tensor | _Refusal"]:
         # A loader per pass: two streams of one source are read in turns, which workers kept between passes cannot do. Its own
         # generator keeps the loader from advancing the global one.
         return iter(
             DataLoader(
-                _Guarded(self.dataset),
+                _Guarded(dataset),
                 batch_sampler=[chunk.tolist() for chunk in chunks],
                 num_workers=self.workers,
                 collate_fn=_stack,

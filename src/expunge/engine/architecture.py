@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from expunge.engine import detection
 from expunge.engine.detection import CONVOLUTIONS
+from expunge.engine.divided import gathered
 from expunge.engine.parameters import leaves, shared_names
 from expunge.errors import BadInput, nearest
 
@@ -103,8 +104,9 @@ class Architecture:
         captured = Capture()
 
         def keep(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            captured.features = detection.head_input(head, inputs[0])
+            captured.features = gathered(detection.head_input(head, inputs[0]))
 
+        keep.gathers = True  # type: ignore[attr-defined]
         handle = (model or self.model).get_submodule(self.head_name).register_forward_pre_hook(keep)
         try:
             yield captured

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from expunge.engine import randomness
 from expunge.engine.architecture import Architecture
 from expunge.engine.cost import CostMeter
-from expunge.engine.parameters import Snapshot, leaves
+from expunge.engine.divided import divide
+from expunge.engine.parameters import Snapshot, at_least_single, leaves
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput, UndeclaredAccess
+
+if TYPE_CHECKING:
+    from expunge.engine.gauges import Detail
 
 TeacherKind = Literal["original", "random", "retrained"]
 
@@ -36,6 +40,7 @@ class Context:
         oracle: a retrained model, for diagnostics that declare ``oracle``.
         head: name of the layer that makes the logits, where detection fails.
         report: called with one mapping for each event, such as the end of an epoch.
+        detail: how closely its phases are watched, for trackers; None for losses alone.
     """
 
     def __init__(
@@ -53,14 +58,16 @@ class Context:
         oracle: nn.Module | None = None,
         head: str | None = None,
         report: Callable[[dict[str, Any]], None] | None = None,
+        detail: "Detail | None" = None,
     ):
-        self.model, self.seed, self.num_classes = model, seed, num_classes
+        self.model, self.seed, self.num_classes = divide(model), seed, num_classes
         self.forget_classes, self.kind = forget_classes, kind
         self.needs = self._run_needs = frozenset(needs)
         self.fixed = _fixed(model)
         self.cost = CostMeter()
         self.original = Snapshot(model)
         self.report = report or (lambda event: None)
+        self.detail = detail
         self.phase = 0
         self._blank = copy.deepcopy(model)
         self._streams, self._recipe, self._oracle = dict(streams), recipe, oracle
@@ -139,11 +146,15 @@ class Context:
     @cached_property
     def architecture(self) -> Architecture:
         """Where the model's head, features and blocks are."""
+        x = self.example(2)
+        with self.cost.paused():
+            return Architecture(self.model, x, head=self._head) if self._head else Architecture(self.model, x)
+
+    def example(self, count: int) -> Tensor:
+        """Return a few inputs, ``[count, ...]`` or what there is, to see how the model works."""
         present = [name for name in ("retain", "forget", "train", "validation") if name in self._streams]
         name = next((name for name in present if name in self._run_needs), present[0])
-        batch = next(iter(self._streams[name].batches(2)))
-        with self.cost.paused():
-            return Architecture(self.model, batch.x, head=self._head) if self._head else Architecture(self.model, batch.x)
+        return next(iter(self._streams[name].batches(count))).x
 
     def generator(self, *purpose: object) -> torch.Generator:
         """Return a generator on the model's device for one purpose, for example ``generator("noise", 3)``."""
@@ -177,7 +188,7 @@ class Context:
             self._declared("oracle")
             if self._oracle is None:
                 raise BadInput("oracle", "the method imitates a retrained model and was given none.", "Give oracle=MODEL.")
-            made = copy.deepcopy(self._oracle).to(self.device)
+            made = divide(copy.deepcopy(self._oracle).to(self.device))
             return self._watched(made)
         return self.frozen(self.original if kind == "original" else Snapshot.of(self.fresh_state("teacher", number)))
 
@@ -195,7 +206,7 @@ class Context:
     def logits_of(self, kind: TeacherKind, x: Tensor, number: int = 0) -> Tensor:
         """Return a teacher's logits ``[B, C]`` without gradients."""
         with torch.no_grad():
-            return self.teacher(kind, number)(x).float()
+            return at_least_single(self.teacher(kind, number)(x))
 
 
 def _fixed(model: nn.Module) -> frozenset[str]:

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
+COUNTS = ("forward", "backward", "teacher", "teacher_backward")
+"""The counts of examples in a `CostMeter`."""
+
 
 @dataclass
 class CostMeter:
@@ -110,6 +113,11 @@ class CostMeter:
                 handle.remove()
             self._handles.clear()
 
+    @property
+    def passes(self) -> int:
+        """Passes of single examples, a backward counted as two forwards."""
+        return self.forward + 2 * self.backward + self.teacher + 2 * self.teacher_backward
+
     def tree(self) -> dict[str, float | int]:
         """Return the counts as plain values. ``passes`` counts a backward as two forwards."""
         return {
@@ -117,7 +125,7 @@ class CostMeter:
             "backward": self.backward,
             "teacher": self.teacher,
             "teacher_backward": self.teacher_backward,
-            "passes": self.forward + 2 * self.backward + self.teacher + 2 * self.teacher_backward,
+            "passes": self.passes,
             "seconds": round(self.seconds, 4),
             "peak_memory_bytes": self.peak_memory_bytes,
         }

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from expunge.engine import randomness
+from expunge.engine import parallel, randomness
 from expunge.engine.context import Context
-from expunge.engine.parameters import Vector, leaves, modes_kept
+from expunge.engine.parameters import Vector, at_least_single, leaves, modes_kept
 from expunge.engine.stream import Batch, Stream
 from expunge.engine.terms import Forward, Loss, cross_entropy
 
@@ -104,7 +104,7 @@ def per_example_gradients(context: Context, batch: Batch, loss: Callable[[Tensor
 
     def single(values: Vector, x: Tensor, y: Tensor) -> Tensor:
         logits = functional_call(context.model, (values, buffers), (x[None],))
-        return loss(logits.float(), y[None])
+        return loss(at_least_single(logits), y[None])
 
     with modes_kept(context.model), context.cost.paused():
         context.model.eval()
@@ -131,22 +131,28 @@ def fisher_diagonal(
     chosen = context.stream(stream) if labels is None else context.stream(stream).relabelled(labels)
     size = size or _chunk(context)
     total = {name: torch.zeros_like(value) for name, value in _parameters(context).items()}
-    for batch in chosen.batches(size):
-        if kind == "empirical":
-            _add_squares(total, per_example_gradients(context, batch))
-            continue
-        with torch.no_grad(), modes_kept(context.model):
-            context.model.eval()
-            p = torch.softmax(context.model(batch.x).float(), dim=1)
-        if kind == "sampled":
-            u = randomness.uniform(context.seed, "fisher", 0, batch.index).to(p.dtype)
-            drawn = (p.cumsum(1) < u[:, None]).sum(1).clamp_max(p.shape[1] - 1)
-            _add_squares(total, per_example_gradients(context, Batch(batch.x, drawn, batch.index, batch.name)))
-            continue
-        for label in range(p.shape[1]):
-            y = torch.full_like(batch.y, label)
-            _add_squares(total, per_example_gradients(context, Batch(batch.x, y, batch.index, batch.name)), weight=p[:, label])
+    with parallel.apart(chosen, context.cost) as own:
+        for batch in own.batches(size):
+            for labelled, weight in _labelled(context, batch, kind):
+                _add_squares(total, per_example_gradients(context, labelled), weight)
+    parallel.add_up(total.values())
     return {name: value / len(chosen) for name, value in total.items()}
+
+
+def _labelled(context: Context, batch: Batch, kind: FisherKind) -> Iterator[tuple[Batch, Tensor | None]]:
+    """Yield the batch with the labels that a Fisher information takes, and with the weights of its examples."""
+    if kind == "empirical":
+        yield batch, None
+        return
+    with torch.no_grad(), modes_kept(context.model):
+        context.model.eval()
+        p = torch.softmax(at_least_single(context.model(batch.x)), dim=1)
+    if kind == "sampled":
+        u = randomness.uniform(context.seed, "fisher", 0, batch.index).to(p.dtype)
+        yield Batch(batch.x, (p.cumsum(1) < u[:, None]).sum(1).clamp_max(p.shape[1] - 1), batch.index, batch.name), None
+        return
+    for label in range(p.shape[1]):
+        yield Batch(batch.x, torch.full_like(batch.y, label), batch.index, batch.name), p[:, label]
 
 
 def _add_squares(total: Vector, gradients: Vector, weight: Tensor | None = None) -> None:
@@ -174,7 +180,7 @@ def batch_fisher(context: Context, stream: str | Stream, size: int = 32) -> Vect
     with _scoring(context) as parameters:
         total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         for batch in chosen.batches(size):
-            logits = context.model(batch.x).float()
+            logits = at_least_single(context.model(batch.x))
             p = torch.softmax(logits, dim=1).detach().mean(0)
             for label in range(logits.shape[1]):
                 value = F.cross_entropy(logits, torch.full_like(batch.y, label))
@@ -196,7 +202,7 @@ def _batch_losses(context: Context, stream: Stream, size: int) -> Iterator[tuple
         for batch in stream.batches(size):
 
             def losses(values: Vector, batch: Batch = batch) -> Tensor:
-                logits = functional_call(context.model, (values, rest), (batch.x,)).float()
+                logits = at_least_single(functional_call(context.model, (values, rest), (batch.x,)))
                 return F.cross_entropy(logits, batch.y, reduction="none")
 
             with context.cost.paused():
@@ -210,9 +216,11 @@ def _mean_product(
     chosen = context.stream(stream)
     parameters, _ = _state(context)
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    for _, losses in _batch_losses(context, chosen, size):
-        for name, value in product(losses, parameters).items():
-            total[name] += value
+    with parallel.apart(chosen, context.cost) as own:
+        for _, losses in _batch_losses(context, own, size):
+            for name, value in product(losses, parameters).items():
+                total[name] += value
+    parallel.add_up(total.values())
     context.cost.add(forward=forward * len(chosen), backward=backward * len(chosen))
     return {name: value / len(chosen) for name, value in total.items()}
 

@@ -9,7 +9,7 @@ import torch
 
 from expunge.engine import randomness
 from expunge.engine.context import Context
-from expunge.engine.stream import Batch, Stream
+from expunge.engine.stream import Batch, Stream, even_sizes
 from expunge.engine.terms import Term
 from expunge.errors import BadInput
 
@@ -95,7 +95,7 @@ class Reading:
         owner = torch.cat([torch.full((len(stream),), place) for place, stream in enumerate(self.streams.values())])
         index = torch.cat([stream.index for stream in self.streams.values()])
         order = torch.argsort(randomness.bits(self.seed, "mixed/order", number, index), stable=True)
-        for chunk in order.split(self.joint_size):
+        for chunk in order.split(even_sizes(len(order), self.joint_size)):
             step = {}
             for place, (name, stream) in enumerate(self.streams.items()):
                 part = index[chunk[owner[chunk] == place]]

@@ -87,6 +87,11 @@ class Snapshot:
             present[name].copy_(value)
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """Return a half-precision tensor as float32, any other as it is: a model in float64 is differentiated in float64."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def is_norm(module: nn.Module) -> bool:
     """Return whether a module keeps running statistics of its input."""
     return getattr(module, "running_mean", None) is not None

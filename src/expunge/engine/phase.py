@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from expunge.engine import randomness
+from expunge.engine import parallel, randomness
 from expunge.engine.combine import Combiner, Gradients
 from expunge.engine.context import Context
+from expunge.engine.gauges import Gauges, histograms
 from expunge.engine.norms import layer_of, norms_apart_from, recalibrate
 from expunge.engine.order import Order, reading
 from expunge.engine.parameters import Snapshot, base_name, effective, is_norm, leaves, modes_kept, owner_of, running_statistics_kept
@@ -188,6 +189,7 @@ class _Loop:
         self.pending: list[tuple[int, str, Tensor, int]] = []
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
+        self.gauges = Gauges(context, context.detail) if context.detail is not None else None
 
     def run(self) -> PhaseResult:
         """Run all epochs."""
@@ -195,6 +197,7 @@ class _Loop:
         found = self.checkpoints.load(self.context, self.optimizer, self.rule_state)
         if found is not None:
             self.result = found
+        self._tell_plan()
         self.good, self.good_name = Snapshot(self.context.model), self._where()
         _hand_to_adapters(self.context.model, self.phase.mask)
         while not self._done():
@@ -212,6 +215,22 @@ class _Loop:
             self._recalibrate()
         return self.result
 
+    def _tell_plan(self) -> None:
+        moving = sum(parameter.numel() for parameter in self.parameters.values())
+        still = float(torch.stack([(1 - value.double()).sum() for value in self.mask.values()]).sum()) if self.mask else 0.0
+        plan = {"name": self.phase.name, "epochs": self.phase.epochs, "total_steps": int(self.total_steps)}
+        shares = {"parameters": moving, "mask_density": 1 - still / max(1, moving), "lr": self.phase.optimizer.lr}
+        self.context.report({"event": "phase", "phase": self.context.phase, **plan, "terms": list(self.labels.values()), **shares})
+        if self.gauges is not None:
+            self.gauges.begin(self.result.steps)
+            if self.context.phase == 0 and self.result.epochs == 0:
+                self._tell_weights()
+
+    def _tell_weights(self) -> None:
+        if self.gauges is not None and self.gauges.detail.histograms:
+            found = histograms(self.context)
+            self.context.report({"event": "weights", "phase": self.context.phase, "epoch": self.result.epochs, "histograms": found})
+
     @torch.no_grad()
     def _end(self) -> None:
         before = {name: self.parameters[name].detach().clone() for name in self.mask}
@@ -226,7 +245,7 @@ class _Loop:
         """Keep the weights of the best epoch among the rules' state, so that a phase that is resumed still knows them."""
         if self.phase.select is None:
             return
-        score = float(self._ask(self.phase.select))
+        score = parallel.agreed(float(self._ask(self.phase.select)))
         score = math.inf if math.isnan(score) else score
         if "best score" not in self.rule_state or score < float(self.rule_state["best score"]):
             self.rule_state["best score"] = torch.tensor(score, dtype=torch.float64)
@@ -235,7 +254,7 @@ class _Loop:
 
     def _ask_to_stop(self) -> None:
         if self.phase.stop is not None:
-            self.result.stopped = bool(self._ask(self.phase.stop, self._progress()))
+            self.result.stopped = parallel.agreed(bool(self._ask(self.phase.stop, self._progress())))
 
     def _recalibrate(self) -> None:
         every = list(self.reading.streams.values())
@@ -254,10 +273,12 @@ class _Loop:
             if self.result.stopped or self.result.steps >= self.total_steps:
                 break
         self._check()
+        parallel.take_over(self.context.model.state_dict().values())
         self._check_weights()
         self.result.epochs += 1
         losses = {name: total / self.counts[name] for name, total in self.sums.items()}
         self.result.losses.append(losses)
+        measured = {"values": self.gauges.end_epoch(self.result.steps)} if self.gauges is not None else {}
         self.context.report(
             {
                 "event": "epoch",
@@ -266,8 +287,13 @@ class _Loop:
                 "epoch": self.result.epochs,
                 "epochs": self.phase.epochs,
                 "losses": losses,
+                "steps": self.result.steps,
+                "lr": self.optimizer.param_groups[0]["lr"],
+                "passes": self.context.cost.passes,
+                **measured,
             }
         )
+        self._tell_weights()
 
     def _ask(self, rule: Callable[..., Any], *arguments: Any) -> Any:
         with modes_kept(self.context.model), torch.no_grad():
@@ -298,6 +324,8 @@ class _Loop:
                 return self._gradients(active, batches, progress, record=not keep_statistics)
 
         gradients = compute(False) if self.phase.perturb is None else self.phase.perturb(self.context, moving, compute)
+        if self.gauges is not None:
+            self.gauges.see_update(self.result.steps + 1, gradients, self.optimizer.param_groups[0]["lr"], self.rule_state)
         for parameter, gradient in zip(moving, gradients, strict=True):
             parameter.grad = gradient
         if self.phase.clip is not None:
@@ -322,7 +350,7 @@ class _Loop:
         return [term for term in self.terms if term.stream_name in batches and turn % term.every == 0]
 
     def _gradients(self, active: list[Term], batches: dict[str, Batch], progress: Progress, record: bool) -> Gradients:
-        losses = self._losses(active, batches, progress)
+        losses = self._losses(active, batches, progress, record)
         if record:
             self.pending += [(self.result.steps + 1, part.label, part.mean, part.examples) for part in losses]
         groups: dict[str, Tensor] = {}
@@ -330,16 +358,24 @@ class _Loop:
             value = part.value if part.weight == 1 else part.weight * part.value
             groups[part.group] = groups[part.group] + value if part.group in groups else value
         if self.phase.combine is None:
+            if record and self.gauges is not None and len(groups) > 1 and self.gauges.wants_groups(self.result.steps + 1):
+                with self.context.cost.paused():
+                    self._see({group: self._gradient(value, retain=True) for group, value in groups.items()})
             losses_of_groups = list(groups.values())
             return self._gradient(losses_of_groups[0] if len(groups) == 1 else torch.stack(losses_of_groups).sum())
         parts = {}
         for position, (group, value) in enumerate(groups.items()):
             parts[group] = self._gradient(value, retain=position < len(groups) - 1)
         if record:
+            self._see(parts)
             self.first_look = dict(self.rule_state)
             return self.phase.combine(parts, self.rule_state)
         # A second look, as sharpness-aware steps take, replaces the first: the combiner remembers what it did before both.
         return self.phase.combine(parts, dict(self.first_look))
+
+    def _see(self, parts: Mapping[str, Gradients]) -> None:
+        if self.gauges is not None:
+            self.gauges.see_groups(self.result.steps + 1, parts)
 
     def _gradient(self, loss: Tensor, retain: bool = False) -> Gradients:
         """Return the gradient, zero where the mask lets nothing move: combiners, clipping and ascent see what can move and no more."""
@@ -350,7 +386,7 @@ class _Loop:
             part.masked_fill(self.still[name], 0) if name in self.still else part for name, part in zip(self.parameters, found, strict=True)
         ]
 
-    def _losses(self, active: list[Term], batches: dict[str, Batch], progress: Progress) -> list[_Part]:
+    def _losses(self, active: list[Term], batches: dict[str, Batch], progress: Progress, record: bool) -> list[_Part]:
         """Return what each term contributes; in a mixed batch a mean is taken over the whole batch."""
         forwards = self._forwards(batches)
         joint = sum(map(len, batches.values()))
@@ -372,6 +408,8 @@ class _Loop:
                 value = penalty.loss(self.context, values)
                 label, weight = self.labels[id(penalty)], _weight(penalty.weight, progress)
                 found.append(_Part(label, penalty.group_name, value, weight, value.detach(), 1))
+        if record and self.gauges is not None:
+            self.gauges.see_forwards(self.result.steps + 1, forwards)
         return found
 
     def _forwards(self, batches: dict[str, Batch]) -> dict[str, Forward]:
@@ -397,19 +435,25 @@ class _Loop:
         if not self.pending:
             return
         flat, self.pending = self.pending, []
-        numbers = torch.stack([value for _, _, value, _ in flat]).tolist()
+        numbers = parallel.agreed(torch.stack([value for _, _, value, _ in flat]).tolist())
         for (step, label, _, examples), number in zip(flat, numbers, strict=True):
+            if self.gauges is not None:
+                self.gauges.add(step, f"loss/{label}", number, examples)
             if not math.isfinite(number):
                 self._diverged(step, label)
             self.sums[label] = self.sums.get(label, 0.0) + number * examples
             self.counts[label] = self.counts.get(label, 0) + examples
+        if self.gauges is not None:
+            self.gauges.read(self.result.steps)
 
     def _check_weights(self) -> None:
         finite = [torch.isfinite(value).all() for value in self.context.model.state_dict().values() if value.is_floating_point()]
-        if not bool(torch.stack(finite).all()):
+        if not parallel.agreed(bool(torch.stack(finite).all())):
             self._diverged(self.result.steps, "weights")
 
     def _diverged(self, step: int, term: str) -> None:
+        if self.gauges is not None:
+            self.gauges.end_epoch(self.result.steps)
         self.good.restore(self.context.model)
         raise Diverged(step, term, self.good_name)
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from expunge.engine import divided, parallel
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
 from expunge.engine.method import Addon, Method, Steps
@@ -78,6 +79,9 @@ def run(context: Context, method: Method, addons: Sequence[Addon] = (), checkpoi
     outcome = Outcome()
     devices = [context.device] if context.device.type == "cuda" else []
     _warm_up()
+    if parallel.ranks() > 1:
+        with context.cost.paused():
+            divided.check(context.model, context.example(2 * parallel.ranks()))
     context.cost.watch(context.model)
     with torch.random.fork_rng(devices=devices), context.cost.running(context.device):
         try:
@@ -152,6 +156,7 @@ def _carry_out(context: Context, step: Phase | Edit, outcome: Outcome, checkpoin
     if isinstance(step, Edit):
         with torch.no_grad():
             step.apply(context)
+        parallel.take_over(context.model.state_dict().values())
         context.report({"event": "edit", "name": step.name})
         return
     result: PhaseResult = run_phase(context, step, checkpoints)

@@ -1,13 +1,13 @@
 """Deterministic batches on the device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from expunge.engine import randomness
+from expunge.engine import parallel, randomness
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,35 @@ class Batch:
 
 
 class Source(Protocol):
-    """Examples by index, wherever they lie: on the device, in memory, on disk."""
+    """Examples by index, wherever they lie: on the device, in memory, on disk.
+
+    One that has them on the device says so by ``resident = True``; the others are read in shares where several ranks work on one model.
+    """
 
     labels: Tensor
-    """int64 ``[N]``, on the CPU."""
+    """int64 ``[N]``, on the CPU; those that batches carry."""
 
-    def batches(self, order: Tensor, size: int, *, augment: bool, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield ``(x, y)`` on the device for consecutive chunks of ``order`` (int64, CPU), ``size`` examples each.
+    def batches(self, order: Tensor, size: "Size", *, augment: bool, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield ``(x, y)`` on the device for consecutive chunks of ``order`` (int64, CPU), which ``order.split(size)`` are.
 
         Augmentation is keyed by (seed, epoch, index), so that it does not depend on ``size`` or on ``order``.
         """
         ...
 
     def __len__(self) -> int: ...
+
+
+Size = int | Sequence[int]
+"""Examples in every chunk but the last, which may be short; or those in each chunk. What `torch.Tensor.split` takes."""
+
+
+def even_sizes(count: int, size: int) -> list[int]:
+    """Return the sizes of the fewest batches of at most ``size`` that hold ``count`` examples; they differ by one at most.
+
+    A last batch of a few examples, which plain chunks may leave, would count as much as a full one and ruin BatchNorm's statistics.
+    """
+    steps = -(-count // size)
+    return [count // steps + (place < count % steps) for place in range(steps)]
 
 
 class Stream:
@@ -74,13 +90,21 @@ class Stream:
         return (self.source.labels if self._labels is None else self._labels)[self.index]
 
     def steps(self, size: int) -> int:
-        """Return the number of batches in an epoch; the last one may be short."""
+        """Return the number of batches in an epoch."""
         return -(-len(self) // size)
 
     def batches(self, size: int, *, seed: int = 0, epoch: int = 0, shuffle: bool = False, augment: bool = False) -> Iterator[Batch]:
-        """Yield one epoch. The order and the augmentation depend on seed, epoch and index only."""
+        """Yield one epoch, whose order and augmentation depend on seed, epoch and index only.
+
+        A shuffled epoch is there to train on: it is spread evenly over its batches, see `even_sizes`. In stored order all batches hold
+        ``size`` examples but the last, for passes in which every example counts alone.
+        """
+        if not len(self):
+            return
         order = randomness.shuffle(seed, self.name, epoch, self.index) if shuffle else self.index
-        for chunk, (x, y) in zip(order.split(size), self.source.batches(order, size, augment=augment, seed=seed, epoch=epoch), strict=True):
+        sizes = even_sizes(len(order), size) if shuffle else size
+        found = _read(self.source, order, sizes, augment=augment, seed=seed, epoch=epoch)
+        for chunk, (x, y) in zip(order.split(sizes), found, strict=True):
             if self._labels is not None:
                 y = self._labels[chunk].to(x.device)
             yield Batch(x, y, chunk.to(x.device), self.name, epoch)
@@ -94,3 +118,15 @@ class Stream:
     def relabelled(self, labels: Tensor, name: str | None = None) -> "Stream":
         """Return the stream with other labels, int64 ``[n]`` in the order of ``index``."""
         return Stream(name or self.name, self.source, self.index, labels)
+
+
+def _read(source: Source, order: Tensor, size: Size, **how: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield whole batches. What does not lie on the device is read by several ranks in shares, and then passed around."""
+    chunks = order.split(size)
+    if parallel.ranks() == 1 or getattr(source, "resident", False) or min(map(len, chunks)) < parallel.ranks():
+        yield from source.batches(order, size, **how)
+        return
+    shares = [chunk[parallel.share(len(chunk))] for chunk in chunks]
+    own = source.batches(torch.cat(shares), [len(part) for part in shares], **how)
+    for chunk, (x, _) in zip(chunks, own, strict=True):
+        yield parallel.put_together(x, len(chunk)), source.labels[chunk].to(x.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from expunge.engine.context import Context
 from expunge.engine.kernels import Kernel, soft_cross_entropy
-from expunge.engine.parameters import Snapshot, Vector
+from expunge.engine.parameters import Snapshot, Vector, at_least_single
 from expunge.engine.stream import Batch, Stream
 from expunge.engine.targets import Target
 
@@ -69,15 +69,20 @@ class Forward:
                 with cost.counted_together() as outputs:
                     self._logits, self._features = architecture.forward_with_features(model, x)
                     outputs.append(self._features)
-                self._features = self._features.float()
-        self._logits = self._logits.float()
+                self._features = at_least_single(self._features)
+        self._logits = at_least_single(self._logits)
 
     @property
     def logits(self) -> Tensor:
-        """Float32 ``[B, C]``."""
+        """Float32 ``[B, C]``; float64 of a model in float64."""
         if self._logits is None:
             self._run()
         assert self._logits is not None
+        return self._logits
+
+    @property
+    def known_logits(self) -> Tensor | None:
+        """The logits if a term has asked for them, else None."""
         return self._logits
 
     @property

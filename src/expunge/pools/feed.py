@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from expunge.data.augmentation import Augmentation, Draws, crop_and_flip, draw
 from expunge.data.source import LoaderSource, TensorSource
 from expunge.engine import randomness
 from expunge.engine.order import Reading
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, even_sizes
 from expunge.training.shifts import AlternatingSource, flipped_in
 
 
@@ -39,8 +40,8 @@ class Together:
 class Feed:
     """Batches for many models, one stream each, in lockstep.
 
-    Models may have different examples and different numbers of them, as long as an epoch takes all of them the same number of steps:
-    all batches are full but the last, and there the shorter ones are padded with examples of weight 0.
+    Models may have different examples and different numbers of them, as long as an epoch takes all of them the same number of steps.
+    Where their batches differ in size, the shorter ones are padded with examples of weight 0.
 
     Args:
         readings: of each model.
@@ -62,7 +63,7 @@ class Feed:
         if any(_plain(stream.source)[0] is not self.source for stream in self.streams):
             raise ValueError("models that are trained at once need examples of one source")
         self.labels = [_table(stream) for stream in self.streams]
-        self.tails = [len(stream) - (self.steps - 1) * self.size for stream in self.streams]
+        self.sizes = [even_sizes(len(stream), self.size) for stream in self.streams]
 
     def epoch(self, number: int) -> Iterator[Together]:
         """Yield the batches of an epoch; what they hold depends on its number alone."""
@@ -71,31 +72,30 @@ class Feed:
         ]
         draws = self._draws(orders, number)
         y = [table[order] for table, order in zip(self.labels, orders, strict=True)]
-        full = (self.steps - 1) * self.size
-        if full:
-            yield from self._part(orders, y, draws, 0, [full] * len(orders), self.size)
-        yield from self._part(orders, y, draws, full, self.tails, max(self.tails))
+        first = 0
+        for width, alike in groupby(map(max, zip(*self.sizes, strict=True))):
+            steps = range(first, first + sum(1 for _ in alike))
+            yield from self._part(orders, y, draws, steps, width)
+            first = steps.stop
 
-    def _part(
-        self, orders: list[Tensor], y: list[Tensor], draws: list[Draws] | None, start: int, lengths: list[int], size: int
-    ) -> Iterator[Together]:
-        """Yield batches of ``size`` of the examples from ``start`` on, a given number of them from each model, padded to the longest."""
-        models, steps = len(orders), max(lengths) // size
+    def _part(self, orders: list[Tensor], y: list[Tensor], draws: list[Draws] | None, steps: range, width: int) -> Iterator[Together]:
+        """Yield the batches of some steps, padded to ``width`` examples of each model."""
+        models = len(orders)
+        places = [_places(sizes, steps, width) for sizes in self.sizes]
 
         def arranged(values: Sequence[Tensor]) -> Tensor:
-            rows = [_padded(value[start : start + length], size * steps) for value, length in zip(values, lengths, strict=True)]
-            return torch.stack(rows).view(models, steps, size).transpose(0, 1).flatten()
+            return torch.stack([value[place] for value, place in zip(values, places, strict=True)]).transpose(0, 1).flatten()
 
         labels = arranged(y).to(self.source.device)
         drawn = None if draws is None else Draws(*(arranged(column) for column in zip(*draws, strict=True)))
-        batches = self.source.batches(arranged(orders), models * size, augment=False, seed=0, epoch=0)
-        parts = [None] * steps if drawn is None else list(drawn.split(models * size))
-        counts, weights = tuple(min(length, size) for length in lengths), None
-        for (x, _), own, part in zip(batches, labels.split(models * size), parts, strict=True):
+        batches = self.source.batches(arranged(orders), models * width, augment=False, seed=0, epoch=0)
+        parts = [None] * len(steps) if drawn is None else list(drawn.split(models * width))
+        for step, (x, _), own, part in zip(steps, batches, labels.split(models * width), parts, strict=True):
             x = x if part is None else self._augmented(x, part)
-            if min(lengths) < max(lengths):
-                weights = (torch.arange(size) < torch.tensor(counts)[:, None]).to(x)
-            yield Together(x.unflatten(0, (models, size)), own.view(models, size), counts, weights)
+            counts, weights = tuple(sizes[step] for sizes in self.sizes), None
+            if min(counts) < width:
+                weights = (torch.arange(width) < torch.tensor(counts)[:, None]).to(x)
+            yield Together(x.unflatten(0, (models, width)), own.view(models, width), counts, weights)
 
     def _draws(self, orders: list[Tensor], epoch: int) -> list[Draws] | None:
         """Return what happens to the pictures of each model in an epoch, keyed by its own seed."""
@@ -120,11 +120,11 @@ def _plain(source: object) -> tuple[TensorSource | LoaderSource, Augmentation | 
     Moving and mirroring pixels commutes with scaling them, so augmented batches are the same bit for bit.
 
     Raises:
-        ValueError: a source of another kind, whose augmentation is unknown.
+        ValueError: a source of another kind, whose augmentation is unknown, or one that cuts out parts while it decodes.
     """
     if isinstance(source, AlternatingSource):
         return _plain(source.source)[0], source.shifts
-    if isinstance(source, TensorSource | LoaderSource):
+    if isinstance(source, TensorSource | LoaderSource) and source._alterations.smallest_cut == 1:
         return source, source._alterations.augmentation
     raise ValueError(f"a {type(source).__name__} brings an augmentation of its own")
 
@@ -136,6 +136,8 @@ def _table(stream: Stream) -> Tensor:
     return table
 
 
-def _padded(values: Tensor, length: int) -> Tensor:
-    """Return a sequence, made longer by its own first value."""
-    return values if len(values) == length else torch.cat([values, values[:1].expand(length - len(values))])
+def _places(sizes: Sequence[int], steps: range, width: int) -> Tensor:
+    """Return where the examples of some steps stand in an epoch, int64 ``[steps, width]``; a short batch repeats its last one."""
+    ends = torch.tensor(sizes).cumsum(0)[steps.start : steps.stop, None]
+    starts = ends - torch.tensor(sizes)[steps.start : steps.stop, None]
+    return torch.minimum(starts + torch.arange(width), ends - 1)

@@ -76,7 +76,7 @@ def train_together(
 
     Args:
         models: of one architecture, on the device of the streams; left in evaluation mode.
-        streams: what each learns. All must give the same number of steps an epoch; the last batch may differ in size.
+        streams: what each learns. All must give the same number of steps an epoch; their batches may differ in size.
         recipe: how.
         seeds: of each: order of its examples and their augmentation.
         num_classes: number of logits.
@@ -159,12 +159,20 @@ class StackedPhase:
 
     def run(self) -> list[PhaseResult]:
         """Run all epochs, write the weights back into the models, and return what each has done."""
+        self._tell_plan()
         for epoch in range(self.phase.epochs):
             if self.step >= self.total_steps:
                 break
             self._epoch(epoch)
         self.net.write_back(self.models)
         return self.results
+
+    def _tell_plan(self) -> None:
+        plan = {"name": self.phase.name, "epochs": self.phase.epochs, "total_steps": int(self.total_steps), "terms": [self.term.label]}
+        moving = sum(value[0].numel() for value in self.net.moving.values())
+        shares = {"parameters": moving, "mask_density": 1.0, "lr": self.phase.optimizer.lr}
+        for context in self.contexts:
+            context.report({"event": "phase", "phase": context.phase, **plan, **shares})
 
     def _epoch(self, epoch: int) -> None:
         means, counts = [], []
@@ -194,7 +202,8 @@ class StackedPhase:
         result.steps, result.epochs = self.step, epoch + 1
         result.losses.append({self.term.label: loss})
         event = {"event": "epoch", "phase": context.phase, "name": self.phase.name, "epoch": epoch + 1, "epochs": self.phase.epochs}
-        context.report({**event, "losses": result.losses[-1]})
+        rate, spent = self.optimizer.param_groups[0]["lr"], context.cost.passes
+        context.report({**event, "losses": result.losses[-1], "steps": result.steps, "lr": rate, "passes": spent})
 
     def _step(self, batch: Together, epoch: int) -> Tensor:
         """Take one step of every model and return the mean loss of each, ``[M]``."""

@@ -13,12 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from expunge.engine import parallel
 from expunge.engine.context import Context
+from expunge.engine.cost import COUNTS
 from expunge.engine.phase import Checkpoints, PhaseResult
 from expunge.runs import atomic_write
 
 _METADATA = "expunge"
-_COUNTS = ("forward", "backward", "teacher", "teacher_backward")
 
 
 class DiskCheckpoints(Checkpoints):
@@ -57,7 +58,7 @@ class DiskCheckpoints(Checkpoints):
         _copy(parts["model"], context.model.state_dict())
         _restore_optimizer(optimizer, parts["optimizer"])
         state.update({name: value.to(context.device) for name, value in parts["rules"].items()})
-        for count in _COUNTS:
+        for count in COUNTS:
             setattr(context.cost, count, header["cost"][count])
         context.cost.seconds = header["cost"]["seconds"]
         result = PhaseResult(**header["result"])
@@ -70,6 +71,8 @@ class DiskCheckpoints(Checkpoints):
         Raises:
             BadInput: the file cannot be written.
         """
+        if parallel.rank():
+            return  # rank 0 writes, and all read
         phase = context.phase
         kept = {name: value for name, value in self._tensors.items() if not name.startswith(f"{phase}/") and "/optimizer/" not in name}
         made = {"model": context.model.state_dict(), "optimizer": _optimizer_state(optimizer), "rules": state}
@@ -82,7 +85,7 @@ class DiskCheckpoints(Checkpoints):
             save_file(self._tensors, temporary, {_METADATA: json.dumps(header, sort_keys=True)})
 
     def _cost(self, context: Context) -> dict[str, float]:
-        counts = {count: getattr(context.cost, count) for count in _COUNTS}
+        counts = {count: getattr(context.cost, count) for count in COUNTS}
         assert self._began is not None
         return {**counts, "seconds": context.cost.seconds + time.monotonic() - self._began}
 

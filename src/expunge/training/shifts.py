@@ -6,7 +6,7 @@ from torch import Tensor
 
 from expunge.data.augmentation import Augmentation, Draws, crop_and_flip, draw
 from expunge.engine import randomness
-from expunge.engine.stream import Source
+from expunge.engine.stream import Size, Source
 from expunge.errors import BadInput
 
 
@@ -26,13 +26,13 @@ class AlternatingSource:
 
     def __init__(self, source: Source, shift: int = 2, flip: bool = True):
         self.source, self.flip = source, flip
-        self.labels = source.labels
+        self.labels, self.resident = source.labels, getattr(source, "resident", False)
         self.shifts = Augmentation(pad=shift, flip=False, fill="reflect")
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def batches(self, order: Tensor, size: int, *, augment: bool, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, size: Size, *, augment: bool, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(x, y)``; see `expunge.engine.stream.Source`."""
         plain = self.source.batches(order, size, augment=False, seed=seed, epoch=epoch)
         if not augment:

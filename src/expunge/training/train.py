@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from expunge.engine.context import Context
+from expunge.engine.gauges import Detail
 from expunge.engine.method import Method, Steps
 from expunge.engine.phase import Checkpoints
 from expunge.engine.run import Outcome, run
@@ -34,6 +35,7 @@ def train(
     num_classes: int,
     checkpoints: Checkpoints | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
+    detail: Detail | None = None,
 ) -> Outcome:
     """Train a model in place, from its current weights, and leave it in evaluation mode.
 
@@ -45,6 +47,7 @@ def train(
         num_classes: number of logits.
         checkpoints: where the state after every epoch is kept, and where a killed run goes on.
         report: called with one mapping for each event.
+        detail: how closely it is watched, for trackers.
 
     Returns:
         Steps, epochs and losses of each phase, and the cost.
@@ -53,5 +56,5 @@ def train(
         Diverged: a loss or a weight stopped being finite.
         BadInput: the recipe cannot train on these inputs.
     """
-    context = Context(model, {"train": data_stream}, needs={"train"}, seed=seed, num_classes=num_classes, report=report)
+    context = Context(model, {"train": data_stream}, needs={"train"}, seed=seed, num_classes=num_classes, report=report, detail=detail)
     return run(context, Training(recipe=recipe), checkpoints=checkpoints)

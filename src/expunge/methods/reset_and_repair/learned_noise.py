@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from expunge.engine.context import Context
 from expunge.engine.parameters import modes_kept
+from expunge.engine.stream import Size
 from expunge.engine.update import adam
 
 
@@ -50,13 +51,15 @@ class RepeatedNoise:
         copies: how often each occurs.
     """
 
+    resident = True
+
     def __init__(self, inputs: Tensor, labels: Tensor, copies: int):
         self._inputs, self.labels = inputs, labels.cpu().repeat(copies)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, order: Tensor, size: int, *, augment: bool, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, size: Size, *, augment: bool, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(x, y)`` for consecutive chunks of ``order``; nothing is augmented."""
         for chunk in order.split(size):
             place = (chunk % len(self._inputs)).to(self._inputs.device)

@@ -31,7 +31,7 @@ class Fast(Recipe):
 
     source = "Jordan, 94% on CIFAR-10 in 3.29 seconds on a single GPU, 2024, arXiv 2404.00498"
     deviations = (
-        "the last, shorter batch of an epoch is used",
+        "an epoch is spread evenly over its batches, no example is left out",
         "the running average ends with the last multiple of its period instead of the last step",
         "the whitening looks at pictures that the seed draws from the training examples, not at the first ones",
     )
