@@ -6,6 +6,7 @@ import pickle
 import struct
 import time
 
+import layouts
 import numpy as np
 import pytest
 import torch
@@ -83,6 +84,18 @@ def write_folder(root, parts=("train", "test"), each: int = 3) -> None:
                 Image.fromarray(pixels(1, 20, 30, 3, seed=10 * label + number)[0]).save(root / part / name / f"{number}.png")
 
 
+WRITERS = {
+    "celeba": layouts.write_celeba,
+    "cub": layouts.write_cub,
+    "domainnet": layouts.write_domainnet,
+    "huggingface": layouts.write_huggingface,
+    "imagenet": layouts.write_imagenet,
+    "office_home": layouts.write_domains,
+    "tiny_imagenet": layouts.write_tiny_imagenet,
+    "webdataset": layouts.write_shards,
+}
+
+
 @pytest.fixture(params=registry.names("datasets"))
 def loaded(request, tmp_path, monkeypatch):
     """Each data set with the files that it needs; a new one without an entry here fails."""
@@ -104,6 +117,9 @@ def loaded(request, tmp_path, monkeypatch):
         y = np.arange(6) % 3
         np.savez(tmp_path / "own.npz", x_train=pixels(6, 8, 8, 3), y_train=y, x_test=pixels(6, 8, 8, 3, seed=1), y_test=y)
         fields = {"file": tmp_path / "own.npz"}
+    elif name in WRITERS:
+        WRITERS[name](tmp_path / "set")
+        fields = {"root": tmp_path / "set", "size": 16, **({"workers": 0} if name == "imagenet" else {})}
     return lambda **more: build(name, **fields, **more).load()
 
 
@@ -289,7 +305,7 @@ def test_folder_keeps_proportions_and_streams_what_does_not_fit(tmp_path):
 def test_folder_names_what_is_wrong(tmp_path):
     with pytest.raises(BadInput, match="data.root: no folder is given"):
         build("folder").load()
-    with pytest.raises(BadInput, match=r"train does not exist.*ROOT/train/CLASS"):
+    with pytest.raises(BadInput, match=r"train is missing.*ROOT/train/CLASS"):
         build("folder", root=tmp_path).load()
     write_folder(tmp_path)
     broken = tmp_path / "train" / "bee" / "1.png"

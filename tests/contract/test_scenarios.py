@@ -1,6 +1,7 @@
 """Every scenario: what it promises about the forget set, and the requests that are refused before any work."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from expunge import config, registry
 from expunge.data.dataset import Data, from_tensors
+from expunge.data.names import Names
 from expunge.data.ranking import Ranking
 from expunge.data.scenarios.human_label_noise import COLUMNS
 from expunge.data.split import Split, make_split, validation_split
@@ -22,7 +24,8 @@ def make_data() -> Data:
     made = torch.Generator().manual_seed(0)
     x = torch.randint(1, 255, (TRAIN + TEST, 1, 8, 8), dtype=torch.uint8, generator=made)
     y = torch.arange(TRAIN + TEST) * 7 % 5
-    return from_tensors(x[:TRAIN], y[:TRAIN], x[TRAIN:], y[TRAIN:], name="pets", class_names=CLASS_NAMES)
+    data = from_tensors(x[:TRAIN], y[:TRAIN], x[TRAIN:], y[TRAIN:], name="pets", class_names=CLASS_NAMES)
+    return replace(data, keys=Names(f"picture {number}" for number in range(TRAIN + TEST)))
 
 
 DATA = make_data()
@@ -32,7 +35,13 @@ FOLDER = tempfile.TemporaryDirectory()
 HUMAN = Path(FOLDER.name) / "human.npz"
 WRONG = np.arange(TRAIN) % 4 == 0
 np.savez(HUMAN, **{column: ((LABELS[:TRAIN] + WRONG) % 5).astype(np.uint8) for column in COLUMNS.values()})
-EXAMPLES = {"class": {"classes": 0}, "subclass": {"of_class": 0}, "ids": {"ids": TRAINABLE[3:40:4]}, "human_label_noise": {"file": HUMAN}}
+EXAMPLES = {
+    "class": {"classes": 0},
+    "subclass": {"of_class": 0},
+    "ids": {"ids": TRAINABLE[3:40:4]},
+    "keys": {"keys": [f"picture {number}" for number in TRAINABLE[3:40:4]]},
+    "human_label_noise": {"file": HUMAN},
+}
 """Fields for the scenarios that mean nothing without any."""
 
 
@@ -42,6 +51,7 @@ def make_ranking(index: np.ndarray) -> Ranking:
     memorization = thousands // 7 % 5 / 4
     columns = {"memorization": memorization, "soft_memorization": memorization + thousands / 1e4, "separability": thousands / 500 - 1}
     columns |= {"places": np.abs(thousands - 300.0), "weight": thousands / 1000, "loss": 1 - thousands / 1000}
+    columns["place"] = (LABELS[index] + 2.0) % 5
     return Ranking(index, columns, {"made": "up"})
 
 
@@ -130,6 +140,11 @@ def test_what_is_meant_can_follow_a_colon(tmp_path):
     assert set(LABELS[split("subclass:eel", count=5).forget]) == {4}
     (tmp_path / "request.txt").write_text(f"{TRAINABLE[0]} {TRAINABLE[9]}")
     assert split(f"ids:{tmp_path / 'request.txt'}").forget.tolist() == [TRAINABLE[0], TRAINABLE[9]]
+
+
+def test_related_classes_are_the_first_of_the_ranking():
+    assert split("related_classes").forget_classes == (3,) and split("related_classes", count=2).forget_classes == (3, 4)
+    assert split("related_classes", count=2).kind == "class"
 
 
 def test_class_list_from_a_file(tmp_path):
@@ -233,6 +248,11 @@ REFUSED = [
     ("ids", {"ids": [TRAIN + TEST]}, "out of range: training examples are 0 to 499"),
     ("ids", {"ids": [-1]}, "forget.ids"),
     ("ids", {"ids": [1.5]}, "forget.ids"),
+    ("keys", {}, "exactly one of them is needed"),
+    ("keys", {"keys": ["picture 650"]}, "no training example has the key 'picture 650'. Did you mean 'picture 6"),
+    ("keys", {"keys": [f"picture {HELD_OUT[0]}"]}, "in the validation part"),
+    ("keys", {"keys": [f"picture {TRAIN}"]}, "in the test part"),
+    ("related_classes", {"count": 5}, "pets has 5 classes, got 5"),
     ("label_noise", {"fraction": 0.0}, "the forget set is empty"),
     ("label_noise", {"noise": "pairs"}, "Did you mean 'pairwise'"),
     ("poisoned", {"size": 7}, "does not fit"),

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from expunge.config import Component, Flag, Fraction, PositiveInt, hyper
 from expunge.data.augmentation import Augmentation
+from expunge.data.names import Names
 from expunge.data.source import LoaderSource, TensorSource
 from expunge.errors import BadInput
 
@@ -29,6 +30,7 @@ class Data:
         std: per channel, likewise; what it divides by.
         input_shape: (C, H, W) of pictures; the shape of one input otherwise.
         fingerprint: hash of content and labels; changes when any pixel or label does.
+        keys: what each example is called by whoever may ask to forget it (file name, key of a shard, column); None without such names.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Data:
     std: tuple[float, ...]
     input_shape: tuple[int, ...]
     fingerprint: str
+    keys: Names | None = field(default=None, compare=False)
 
     @property
     def num_classes(self) -> int:

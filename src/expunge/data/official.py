@@ -96,7 +96,12 @@ def check_files(folder: Path, files: Sequence[tuple[str, str]]) -> None:
 
 
 def converted(
-    name: str, cache: Path | None, folder: Path, files: Sequence[str], read: Callable[[], tuple[Arrays, Sequence[str]]]
+    name: str,
+    cache: Path | None,
+    folder: Path,
+    files: Sequence[str],
+    read: Callable[[], tuple[Arrays, Sequence[str]]],
+    more: str = "",
 ) -> tuple[Arrays, tuple[str, ...]]:
     """Return examples and class names as ``read`` returns them, from the converted file if there is one of these very files.
 
@@ -106,13 +111,14 @@ def converted(
         folder: where the official files are.
         files: their names; path, size and time of each decide whether the converted file is still theirs.
         read: reads and checks the official files.
+        more: whatever else decides what is read.
 
     Raises:
         BadInput: what ``read`` raises, or the cache folder cannot be written.
     """
     from safetensors.torch import save_file
 
-    stamp = _stamp(folder, files)
+    stamp = _stamp(folder, files) + more
     path = (cache or (folder if os.access(folder, os.W_OK) else cache_folder())) / f"{name}.expunge.safetensors"
     kept = _read_converted(path, stamp)
     if kept is not None:

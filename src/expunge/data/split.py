@@ -49,7 +49,7 @@ class Split:
         validation_fraction: share of each class in the validation part.
         data_fingerprint: of the data set that the indices are about.
         duplicates: how many examples have an exact copy elsewhere: ``forget_in_retain``, ``forget_in_test``, ``retain_in_test``;
-            empty for streamed data, whose content is not read for it.
+            empty for a dataset of the user's own, whose content is not read for it.
         alteration: how training data differs from the data set; None for not at all.
         unknown: trained on and manipulated like the forget set, but not in the request: methods get them as retained data, and retrained
             models are trained without them. Empty unless a scenario says that only a part was found.
@@ -218,7 +218,14 @@ class Split:
         return split
 
 
-def make_split(data: Data, scenario: Scenario, seed: int, validation_fraction: float = 0.1, ranking: "Ranking | None" = None) -> Split:
+def make_split(
+    data: Data,
+    scenario: Scenario,
+    seed: int,
+    validation_fraction: float = 0.1,
+    ranking: "Ranking | None" = None,
+    forget_seed: int | None = None,
+) -> Split:
     """Return which examples are forgotten, kept, and held out.
 
     Validation depends on the data, the seed and the fraction only, so that one original model serves every scenario.
@@ -229,13 +236,15 @@ def make_split(data: Data, scenario: Scenario, seed: int, validation_fraction: f
         seed: any integer from 0.
         validation_fraction: share of each class that is held out of training, at least one example where a class has two.
         ranking: what models say about the candidates, for scenarios that declare ``ranks``.
+        forget_seed: of the scenario's choice, where another than ``seed``, which then decides the validation part alone.
 
     Raises:
         BadInput: the forget set is empty, everything, or not part of the training set; or nothing is left to compare it with.
     """
     candidates, validation = validation_split(data, seed, validation_fraction)
     labels = data.labels.numpy()
-    choice = scenario.divide(data, candidates, seed, ranking)
+    drawn = seed if forget_seed is None else forget_seed
+    choice = scenario.divide(data, candidates, drawn, ranking)
     forget = _checked_forget(np.asarray(choice.forget, dtype=np.int64), data, candidates, validation)
     retain, named = _checked_rest(choice, forget, candidates)
     touched = np.unique(labels[forget])
@@ -257,11 +266,11 @@ def make_split(data: Data, scenario: Scenario, seed: int, validation_fraction: f
         forget_classes=tuple(whole.tolist()),
         kind=_kind(scenario, touched, whole),
         scenario=scenario.tree(),
-        seed=seed,
+        seed=drawn,
         validation_fraction=validation_fraction,
         data_fingerprint=data.fingerprint,
         duplicates=_count_duplicates(data, forget, retain, test),
-        alteration=scenario.alter(data, named, seed),
+        alteration=scenario.alter(data, named, drawn),
         unknown=np.sort(choice.unknown),
         notes=choice.notes,
     )
@@ -368,9 +377,10 @@ def _check_evidence(held_out: dict[str, np.ndarray], data: Data, compared: np.nd
 
 
 def _count_duplicates(data: Data, forget: np.ndarray, retain: np.ndarray, test: np.ndarray) -> dict[str, int]:
-    if not hasattr(data.source, "digests"):
+    known = next((part for part in (data.source, getattr(data.source, "dataset", None)) if hasattr(part, "digests")), None)
+    if known is None:
         return {}
-    digests = data.source.digests()
+    digests = known.digests()
 
     def copies(of: np.ndarray, among: np.ndarray) -> int:
         return int(np.isin(number[of], number[among]).sum())

@@ -31,9 +31,16 @@ def collect(model: nn.Module, data: Data, size: int = 250) -> np.ndarray:
 @torch.no_grad()
 def outputs(model: nn.Module, stream: Stream, size: int = 250) -> np.ndarray:
     """Return the logits of a stream's examples in its order, float32 ``[n, C]``: eval mode, no augmentation, each example once."""
+    found, row = np.empty((len(stream), 0), dtype=np.float32), 0
     with modes_kept(model):
         model.eval()
-        return torch.cat([model(batch.x).float().cpu() for batch in stream.batches(size)]).numpy()
+        for batch in stream.batches(size):
+            logits = model(batch.x).float().cpu().numpy()
+            if row == 0:  # a list of all batches, joined at the end, would be held twice: 10 GB for ImageNet
+                found = np.empty((len(stream), *logits.shape[1:]), dtype=np.float32)
+            found[row : row + len(logits)] = logits
+            row += len(logits)
+    return found
 
 
 def save(path: Path, logits: np.ndarray) -> None:

@@ -28,6 +28,7 @@ from expunge.pools import stages, worst_case
 from expunge.pools.cache import IN
 from expunge.pools.pool import Pool
 from expunge.pools.workplace import Report, Workplace, code_fingerprint
+from expunge.representation import downstream, related
 from expunge.representation.entanglement import by_distance, entanglement, start
 from expunge.representation.features import read
 from expunge.runs import atomic_write, check_writable
@@ -115,12 +116,15 @@ def _identity(work: Workplace, candidates: np.ndarray) -> dict[str, Any]:
         "data": work.plain_data.fingerprint,
         "augment": str(experiment.data.chosen_augmentation()),
         "candidates": fingerprint(candidates.tolist()),
+        "downstream": downstream.fingerprint(experiment.forget.downstream) if experiment.forget.name == "related_classes" else None,
         "model": {key: value for key, value in experiment.model.tree().items() if key != "weights"},
-        "weights": checkpoint.weights_hash(work.new_model(0, weights=True)) if given else None,
+        "weights": checkpoint.weights_hash(_without_request(work).new_model(0, weights=True)) if given else None,
         "train": experiment.train.tree(),
         "seed": experiment.seed,
+        **{name: value for name in ("training_seed", "forget_seed") if (value := getattr(experiment, name)) is not None},
         "device": work.device.type,
         "threads": experiment.evaluate.threads if work.device.type == "cpu" else None,
+        "versions": stages.versions(work),
         "code": code_fingerprint("engine", "models", "data", "training", "attacks", "representation", "pools"),
     }
 
@@ -181,7 +185,9 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
 def _chosen_rows(work: Workplace, ranking: Ranking) -> np.ndarray:
     """Return the rows of the ranking that its scenario chooses."""
     labels = work.plain_data.labels.numpy()[ranking.index]
-    return np.searchsorted(ranking.index, work.experiment.forget.first(labels, ranking, work.experiment.seed))
+    asked = work.experiment.forget_seed
+    drawn = work.experiment.seed if asked is None else asked
+    return np.searchsorted(ranking.index, work.experiment.forget.first(labels, ranking, drawn))
 
 
 def _base_pool(work: Workplace, candidates: np.ndarray) -> list[dict[str, np.ndarray]]:
@@ -253,10 +259,28 @@ def _original(work: Workplace, candidates: np.ndarray) -> tuple[nn.Module, Strea
     return model, Stream("train", plain.plain_data.source, torch.from_numpy(candidates))
 
 
+def _related_classes(work: Workplace, candidates: np.ndarray) -> Ranking:
+    scenario, data = work.experiment.forget, work.plain_data
+    model, _ = _original(work, candidates)
+    sets = downstream.pictures(scenario.downstream, data.input_shape, scenario.domain, work.experiment.evaluate.batch_size)
+    weights, pictures = related.class_weights(model, sets, data.num_classes, work.device)
+    order = related.order(weights, scenario.by)
+    places = np.argsort(order)
+    chosen = order[: scenario.count]
+    notes = {
+        "score": "related classes",
+        "pictures": pictures,
+        "classes": [{"class": data.class_names[label], **{key: float(weights[key][label]) for key in weights}} for label in chosen],
+        "share_of_predictions": float(weights["predictions"][chosen].sum() / pictures),
+    }
+    return Ranking(candidates, {"place": places[data.labels.numpy()[candidates]].astype(np.float64)}, notes)
+
+
 MAKERS: dict[str, Callable[[Workplace, np.ndarray], Ranking]] = {
     "memorized": _memorized,
     "vulnerable": _vulnerable,
     "entangled": _entangled,
     "worst_case": _worst_case,
+    "related_classes": _related_classes,
 }
 """Scenario -> what makes its ranking."""

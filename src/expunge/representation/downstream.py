@@ -1,6 +1,7 @@
 """Downstream sets from a folder: pictures of several domains, sorted by class, as Office-Home and PACS have them."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expunge.errors import BadInput
+from expunge.errors import BadInput, nearest
 from expunge.representation.neighbors import Downstream
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -36,6 +37,40 @@ def read(folder: Path, input_shape: tuple[int, ...]) -> list[Downstream]:
     if not found:
         raise BadInput("downstream", f"{folder} holds no pictures as DOMAIN/CLASS/PICTURE.", "Sort them so.")
     return found
+
+
+def pictures(folder: Path, input_shape: tuple[int, ...], domain: str | None = None, size: int = 250) -> Iterator[Tensor]:
+    """Yield the pictures of a folder as a model takes them, float ``[B, C, H, W]``, domain by domain; only one batch is held.
+
+    Args:
+        folder: as for `read`.
+        input_shape: (C, H, W) of the model's inputs, C of 1 or 3.
+        domain: the name of one domain; all if None.
+        size: pictures in a batch.
+
+    Raises:
+        BadInput: as `read`; or no such domain.
+    """
+    if (folder / "labels.npz").is_file():
+        sets = {part.name: part for part in read(folder, input_shape)}
+        _check_domain(folder, domain, sets)
+        for name, part in sets.items():
+            yield from part.x.split(size) if domain in (None, name) else ()
+        return
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    _check_domain(folder, domain, names)
+    files = [path for name in names if domain in (None, name) for path in sorted((folder / name).glob("*/*"))]
+    files = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not files:
+        raise BadInput("downstream", f"{folder} holds no pictures as DOMAIN/CLASS/PICTURE.", "Sort them so.")
+    for start in range(0, len(files), size):
+        chunk = [_resized("", [_picture(path)], np.zeros(1, dtype=np.int64), input_shape).x for path in files[start : start + size]]
+        yield torch.cat(chunk)
+
+
+def _check_domain(folder: Path, domain: str | None, names: Iterable[str]) -> None:
+    if domain is not None and domain not in names:
+        raise BadInput("forget.domain", f"{folder} has no domain {domain!r}.", nearest(domain, names))
 
 
 def fingerprint(folder: Path) -> str:
