@@ -7,7 +7,7 @@ both from the second, by Student's law.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from expunge import statistics
 from expunge.audits import relabelling
 from expunge.audits.audit import Audit, Finding, Panel, Shadows
+from expunge.audits.claim import Claim, from_margins
 from expunge.audits.relabelling import LEVEL, Null
 from expunge.errors import BadInput
 from expunge.metrics.metric import Target
@@ -37,6 +38,8 @@ def assess(
     seed: int = 0,
     scenario: str = "",
     swaps: Mapping[str, Shadows] | None = None,
+    tests: int = 0,
+    claims: Mapping[str, Claim] | None = None,
 ) -> Plain:
     """Return what every applicable audit says about every row.
 
@@ -51,9 +54,12 @@ def assess(
         seed: of everything that is drawn.
         scenario: name of the request's scenario, for audits that need a certain one.
         swaps: label -> pairs of models with exchanged requests.
+        tests: other tests of a row that its verdict counts beside the audits: how small a leak is noticed depends on how many there are.
+        claims: label -> the (epsilon, delta) that a row's method claims.
 
     Returns:
-        ``audits``: name -> head, null, rows, detectable; ``skipped``: name -> reason; ``models``: of control and reference.
+        ``audits``: name -> head, null, rows, detectable; ``skipped``: name -> reason; ``models``: of control and reference;
+        ``certificates``: label -> what the pools say about the row's claim.
 
     Raises:
         BadInput: control or rows share models with the reference, or a panel holds a model twice.
@@ -72,7 +78,20 @@ def assess(
         except NotEnoughEvidence as reason:
             skipped[audit.name] = str(reason)
     _adjust(found)
-    return plain({"audits": found, "skipped": skipped, "models": {"control": control.models, "reference": reference.models}})
+    _adjust_power(found, case, {audit.name: audit for audit in audits}, tests)
+    held = {label: _examined(claim, rows.get(label), reference, seed) for label, claim in (claims or {}).items()}
+    sizes = {"control": control.models, "reference": reference.models}
+    return plain({"audits": found, "skipped": skipped, "models": sizes, "certificates": held})
+
+
+def _examined(claim: Claim, row: Panel | None, reference: Panel, seed: int) -> Plain:
+    """Return what the margins of the forget set say about a claim; a reason where there are too few models to say anything."""
+    try:
+        if row is None:
+            raise NotEnoughEvidence("there are no models of this row to compare")
+        return from_margins(claim, row.of("forget"), reference.of("forget"), seed).tree()
+    except NotEnoughEvidence as reason:
+        return {"claim": asdict(claim), "refuted": None, "verdict": f"not examined: {reason}"}
 
 
 @dataclass(frozen=True)
@@ -151,6 +170,10 @@ class Case:
             return null.p_value(finding.value)
         values = audit.relabel(panel, self.reference, self.labels, audit.null_draws, self.seed)
         return relabelling.counted_p_value(_finite(values), audit.target)
+
+    def null(self, audit: Audit) -> Null:
+        """Return the law of the statistic for rows of as many models as the control has."""
+        return self._null(audit, self.control.models)
 
     def _null(self, audit: Audit, models: int) -> Null:
         """Return the law of the statistic for rows of so many models."""
@@ -277,6 +300,35 @@ def _adjust(found: Mapping[str, Plain]) -> None:
             row = entry["rows"][label]
             row["p_holm"] = float(p_value)
             row["finding"] = (entry[row["side"]] or None) if p_value < LEVEL else None
+
+
+def _adjust_power(found: Mapping[str, Plain], case: Case, audits: Mapping[str, Audit], tests: int) -> None:
+    """Say beside what one test alone notices what is noticed at the level that counts over all tests of a row.
+
+    Holm's procedure asks the smallest of m p-values to be below 5 % / m; so much a leak that only one test sees must overcome.
+    """
+    labels = dict.fromkeys(label for entry in found.values() for label in entry["rows"])
+    counts = [sum(label in entry["rows"] and entry["rows"][label]["p_value"] is not None for entry in found.values()) for label in labels]
+    count = max(counts, default=0) + tests
+    for name, entry in found.items():
+        if entry["detectable"] is not None and count:
+            entry["detectable"]["adjusted"] = {"tests": count, **_noticed(audits[name], entry, case, LEVEL / count)}
+
+
+def _noticed(audit: Audit, entry: Plain, case: Case, level: float) -> Plain:
+    """Return what an audit notices in 80 % of cases at a level."""
+    from scipy import stats
+
+    smallest = entry["smallest_p_value"]
+    if smallest is not None and smallest >= level:
+        words = f"nothing: with so few models no p-value is below {smallest:.2g}, and {level:.2g} is needed"
+        return {"above": None, "below": None, "power": POWER, "words": words}
+    if audit.is_game():
+        error = max(row["null_error"] or row["standard_error"] or 0.0 for row in entry["rows"].values())
+        assert audit.null_value is not None
+        return _detectable(audit, None, audit.null_value + float(stats.norm.isf(level)) * error, error)
+    null = case.null(audit)
+    return _detectable(audit, *null.edges(level), null.deviation)
 
 
 def _detectable(audit: Audit, low: float | None, high: float | None, deviation: float) -> Plain:

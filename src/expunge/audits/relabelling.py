@@ -76,7 +76,11 @@ class Null:
         The divisions are all of the same few models, whose spread is an estimate; the quantiles are moved out by what Student's
         law asks for at that many models.
         """
-        tail = LEVEL / 2 if self.target == Target.RETRAINED else LEVEL
+        return self.edges(LEVEL)
+
+    def edges(self, level: float) -> tuple[float | None, float | None]:
+        """Return (low, high) outside which models of other seeds fall with this probability; see `band`."""
+        tail = level / 2 if self.target == Target.RETRAINED else level
         low = self._edge(tail, "lower") if fails_below(self.target) else None
         return low, self._edge(1 - tail, "higher") if fails_above(self.target) else None
 

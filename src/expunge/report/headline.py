@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from expunge import statistics
+from expunge.report import equivalence
 from expunge.report.columns import MARKS, percent, side
+from expunge.report.equivalence import Judged
 
 RELEARNING = "retain_only_relearning"
 LABELS = {
@@ -19,6 +21,13 @@ LABELS = {
     "cost": "cost",
 }
 """The parts of a card, in order, in a few words."""
+MEASURES = {
+    "set": ("set_classifier",),
+    "example": ("example_auc",),
+    "utility": ("retain_accuracy", "test_accuracy"),
+    "relearning": (RELEARNING,),
+}
+"""Part of a card that a claim rests on -> its metrics and audits."""
 MARGIN_DOSE = 0.1
 """A configuration that cannot notice a tenth of the forget set left in cannot support a claim."""
 
@@ -57,6 +66,8 @@ class Card:
         claim: ``matches retraining`` or ``not claimed``.
         unmet: why it is not claimed; empty if it is.
         comparable: the published single numbers, for comparison with other papers.
+        declared: what the row's difference from retraining is in every metric with a declared margin; empty where none was declared.
+        certificate: what the pools say about the (epsilon, delta) that the row's method claims; empty without a claim.
     """
 
     row: str
@@ -65,6 +76,17 @@ class Card:
     claim: str
     unmet: tuple[str, ...]
     comparable: str
+    declared: tuple[Judged, ...] = ()
+    certificate: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Whether it is claimed that the row matches retraining, with the margins that this is about."""
+        margins = ", ".join(each.words for each in self.declared)
+        if self.unmet:
+            about = f" (declared margins: {margins})" if margins else ""
+            return f"That it matches retraining is not claimed{about}: {'; '.join(self.unmet)}."
+        return f"It matches retraining within {f'the declared margins ({margins})' if margins else 'the margins of this evaluation'}."
 
 
 def card(record: dict[str, Any], name: str) -> Card:
@@ -80,8 +102,12 @@ def card(record: dict[str, Any], name: str) -> Card:
         _relearning(record, row),
         _cost(record, name),
     )
-    unmet = tuple(_unmet(record, row, entries))
-    return Card(name, entries, power(record), "not claimed" if unmet else "matches retraining", unmet, _comparable(record, row))
+    margins = record["request"].get("margins") or {}
+    declared = tuple(equivalence.judge(record, row, measure, margin) for measure, margin in margins.items())
+    unmet = tuple(_unmet(record, row, entries, declared, set(margins)))
+    claim = "not claimed" if unmet else "matches retraining"
+    certificate = record["audits"].get("certificates", {}).get(name, {}).get("verdict", "")
+    return Card(name, entries, power(record), claim, unmet, _comparable(record, row), declared, certificate)
 
 
 def _lost(record: dict[str, Any], row: dict[str, Any]) -> Card:
@@ -266,21 +292,33 @@ def _cost(record: dict[str, Any], name: str) -> Entry:
     )
 
 
+SEEN_BY = {"set_classifier": "by the whole forget set", "example_auc": "by single examples"}
+"""Audit -> how an attacker looks."""
+
+
 def power(record: dict[str, Any]) -> str:
-    """Return how strong a leak would have to be for these models to show it."""
-    held = record["audits"]
-    parts = []
-    if not held.get("reason"):
-        for name, words in (("set_classifier", "by the whole forget set"), ("example_auc", "by single examples")):
-            detectable = (held["audits"].get(name, {}).get("detectable") or {}).get("above")
-            if detectable is not None:
-                parts.append(f"an AUC of {_number(detectable)} {words}")
+    """Return how strong a leak would have to be for these models to show it: to one test alone, and over all tests of a row."""
+    held = record["audits"].get("audits", {}) if not record["audits"].get("reason") else {}
+    known = {words: detectable for name, words in SEEN_BY.items() if (detectable := held.get(name, {}).get("detectable"))}
+    alone = [f"an AUC of {_number(found['above'])} {words}" for words, found in known.items() if found["above"] is not None]
     left = noticed_dose(record)
     if left is not None:
-        parts.append(f"{100 * left:.0f} % of the forget set left in")
-    if not parts:
+        alone.append(f"{100 * left:.0f} % of the forget set left in")
+    if not alone:
         return "How small a leak would have been noticed was not measured."
-    return f"With this many models one such test alone would have noticed, four times in five, {' or '.join(parts)}, or more."
+    text = f"With this many models one such test alone would have noticed, four times in five, {' or '.join(alone)}, or more."
+    return f"{text} {_adjusted(known)}".strip()
+
+
+def _adjusted(known: dict[str, Any]) -> str:
+    """Return the same at the level that counts over all tests of a row; empty where the record does not say."""
+    adjusted = {words: found["adjusted"] for words, found in known.items() if "adjusted" in found}
+    if not adjusted:
+        return ""
+    count = max(found["tests"] for found in adjusted.values())
+    parts = [f"an AUC of {_number(found['above'])} {words}" for words, found in adjusted.items() if found["above"] is not None]
+    told = f"{' or '.join(parts)}, or more" if parts else "no leak at all"
+    return f"As one of the {count} tests that a verdict counts together, it would have noticed {told}."
 
 
 def noticed_dose(record: dict[str, Any]) -> float | None:
@@ -293,34 +331,43 @@ def noticed_dose(record: dict[str, Any]) -> float | None:
     return min(found, default=None)
 
 
-def _unmet(record: dict[str, Any], row: dict[str, Any], entries: tuple[Entry, ...]) -> list[str]:
-    """Return what stands between a row and the claim that it matches retraining."""
-    found = []
+def _unmet(
+    record: dict[str, Any], row: dict[str, Any], entries: tuple[Entry, ...], declared: tuple[Judged, ...], names: set[str]
+) -> list[str]:
+    """Return what stands between a row and the claim that it matches retraining; ``names`` have declared margins."""
     if row["status"] != "finished":
         return ["not every run gave a model"]
-    if not row["verdict"].startswith("no evidence of failure"):
-        found.append("the verdict is not free of findings")
+    found = [] if row["verdict"].startswith("no evidence of failure") else ["the verdict is not free of findings"]
     for entry in entries:
-        if entry.inside is False:
+        measures = MEASURES.get(entry.key, ())
+        if entry.inside is False and not (measures and names >= set(measures)):
             found.append(f"{entry.label}: outside what retrained models give")
-        if entry.key in ("privacy", "cost"):
-            continue
-        if entry.short == "–":
+        if measures and entry.short == "–":
             found.append(f"{entry.label}: not measured")
-    for audit in ("set_classifier", "example_auc"):
-        held = _audit(record, audit, row["name"])
-        if not isinstance(held, str) and not _within(held[1].get("interval"), held[0]["null"]):
-            found.append(f"{held[0]['label']}: its interval is not inside the null's")
-    for name in ("retain_accuracy", "test_accuracy", RELEARNING):
-        cell: dict[str, Any] | None = row["cells"].get(name)
-        if cell and not (cell["interval"] and cell["band"] and _cell_within(cell)):
-            found.append(f"{cell['label']}: its interval is not inside the retrained band")
+    found += [f"{each.words} (declared) is not shown: {each.reason}" for each in declared if not each.shown]
+    found += _without_margins(record, row, names)
+    if record["audits"].get("certificates", {}).get(row["name"], {}).get("refuted"):
+        found.append("its certificate is refuted")
     control = _row(record, "retrained")
     if control is None or not control["verdict"].startswith("no evidence of failure"):
         found.append("the retrained control does not pass")
     noticed = noticed_dose(record)
     if noticed is None or noticed > MARGIN_DOSE:
         found.append(f"it is not shown that a leak of {100 * MARGIN_DOSE:.0f} % of the forget set would be noticed (evaluate.doses)")
+    return found
+
+
+def _without_margins(record: dict[str, Any], row: dict[str, Any], names: set[str]) -> list[str]:
+    """Return which of the measures without a declared margin are not inside what retrained models of this number give."""
+    found = []
+    for audit in ("set_classifier", "example_auc"):
+        held = _audit(record, audit, row["name"])
+        if audit not in names and not isinstance(held, str) and not _within(held[1].get("interval"), held[0]["null"]):
+            found.append(f"{held[0]['label']}: its interval is not inside the null's")
+    for name in ("retain_accuracy", "test_accuracy", RELEARNING):
+        cell: dict[str, Any] | None = row["cells"].get(name)
+        if name not in names and cell and not (cell["interval"] and cell["band"] and _cell_within(cell)):
+            found.append(f"{cell['label']}: its interval is not inside the retrained band")
     return found
 
 

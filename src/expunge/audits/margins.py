@@ -1,0 +1,44 @@
+"""Declared margins: how far from retraining a value may lie and still count as the same. Metric or audit -> a number in its unit."""
+
+from collections.abc import Mapping
+
+from expunge import registry
+from expunge.errors import BadInput, nearest
+
+KINDS = ("metrics", "audits")
+
+
+def resolve(margins: Mapping[str, float]) -> dict[str, float]:
+    """Return declared margins by registry name; a column head such as ``UA`` or ``loss AUC`` names its metric too.
+
+    Raises:
+        BadInput: nothing is called so, it is never judged, or it is declared twice.
+    """
+    if not margins:
+        return {}
+    known = _known()
+    found: dict[str, float] = {}
+    for given, margin in margins.items():
+        name = known.get(_plain(given))
+        if name is None:
+            raise BadInput(f"evaluate.margins.{given}", "no metric or audit is called so.", nearest(given, sorted(set(known.values()))))
+        if name in found:
+            raise BadInput(f"evaluate.margins.{given}", f"{name} is declared twice.", "Take one of the two out.")
+        found[name] = margin
+    return found
+
+
+def _known() -> dict[str, str]:
+    """Return every name and every column head, in lower case -> registry name; what is only reported has no margin."""
+    found: dict[str, str] = {}
+    for kind in KINDS:
+        for name in registry.names(kind):
+            component = registry.find(kind, name)
+            if str(getattr(component, "target", "report")) != "report":
+                found.setdefault(_plain(getattr(component, "label", name)), name)
+                found[name] = name
+    return found
+
+
+def _plain(name: str) -> str:
+    return str(name).strip().lower().replace(" ", "_")

@@ -1,0 +1,125 @@
+"""What the verbs `ledger`, `serve` and `verify` do and print."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expunge import config
+from expunge.errors import BadInput, nearest
+from expunge.requests import ledger as ledgers
+from expunge.requests.ledger import Known, Ledger
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SHOWN = 8
+"""Keys of a request that are listed before the rest is counted."""
+
+
+def change(file: Path, add: Path | None, by: str, withdraw: str | None) -> None:
+    """Add the requests of a file, and withdraw one.
+
+    Raises:
+        BadInput: wrong input, or no ledger and nothing to begin one with.
+    """
+    if add is None and not file.is_file():
+        raise BadInput(str(file), "there is no ledger.", f"Begin one with `expunge ledger {file} --add=REQUESTS.csv`.")
+    ledger = Ledger(file)
+    if add is not None:
+        found = ledgers.read_requests(add)
+        if not found:
+            raise BadInput(str(add), "holds no request.", "Write one line for each example.")
+        there = {known.name: list(known.keys) for known in ledger.requests().values()}
+        found = {name: keys for name, keys in found.items() if there.get(name) != sorted(set(keys))}  # a killed command is typed again
+        ledger.check_all(found)
+        for name, keys in found.items():
+            ledger.receive(name, keys, by)
+    if withdraw is not None:
+        ledger.note("withdrawn", withdraw)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    """Return every line of a ledger as plain values."""
+    return [
+        {
+            "number": entry.number,
+            "time": entry.time,
+            "event": entry.event,
+            "request": entry.request,
+            "facts": dict(entry.facts),
+            "hash": entry.hash,
+        }
+        for entry in Ledger(file).entries()
+    ]
+
+
+def table(file: Path) -> "RenderableType":
+    """Return what `rich` prints: a line for each request, and the hash of the last line."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    ledger = Ledger(file)
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("request", "by", "received", "examples", "status", "since", "result"):
+        grid.add_column(column, overflow="fold")
+    for known in ledger.requests().values():
+        grid.add_row(*map(Text, _row(known)))
+    torn = f"; {ledger.unfinished} unfinished lines of killed processes" if ledger.unfinished else ""
+    return Group(grid, Text(f"last line: {ledger.head}{torn}", style="dim"))
+
+
+def _row(known: Known) -> list[str]:
+    from expunge.report.terminal import printable
+
+    keys = ", ".join(map(str, known.keys[:SHOWN])) + (f" and {len(known.keys) - SHOWN} more" if len(known.keys) > SHOWN else "")
+    result = str(known.facts.get("folder") or known.facts.get("reason") or "")
+    return [printable(text) for text in (known.name, known.by, known.received, keys, known.status, known.changed, result)]
+
+
+def serve(
+    file: Path, settings: Path | None, words: list[str], report: Callable[[dict[str, Any]], None], splits: str, evidence: Path | None
+) -> list[str]:
+    """Serve the waiting requests, and return what to print."""
+    from expunge.requests import serve as served
+
+    if splits not in ("fresh", "cumulative"):
+        raise BadInput("--splits", f"got {splits!r}.", nearest(splits, ("fresh", "cumulative")))
+    if not file.is_file():
+        raise BadInput(str(file), "there is no ledger.", f"Begin one with `expunge ledger {file} --add=REQUESTS.csv`.")
+    done = served.serve(Ledger(file), config.read(settings, words), report, splits, evidence)  # type: ignore[arg-type]
+    return [
+        f"{one.request}: {one.record['deleted']['count']} examples, weights {one.record['weights']['before'][:12]} became "
+        f"{one.record['weights']['after'][:12]}, record {one.folder / 'audit.json'}"
+        for one in done
+    ]
+
+
+def verify(folder: Path, ledger: Path | None, data: bool, write: str | None) -> tuple[list[str], bool]:
+    """Return the checks of a run folder or of a ledger as lines, and whether none failed."""
+    from expunge.requests import record
+    from expunge.requests import verify as checks
+
+    if folder.is_file():
+        found = checks.verify_ledger(folder)
+        return [check.line for check in found], all(check.passed for check in found)
+    if write is not None:
+        _write(folder, write, data)
+    found = checks.verify(folder, ledger, data)
+    fits = all(check.passed is not False for check in found)
+    said = ["", "This shows:", *(f"  - {words};" for words in record.PROVES)] if fits else []
+    limits = ["It does not show:", *(f"  - {words};" for words in record.DOES_NOT)]
+    return [*(check.line for check in found), *said, *([] if fits else [""]), *limits], fits
+
+
+def _write(folder: Path, request: str, data: bool) -> None:
+    """Write the record of a run that has none; all of its forget set counts as deleted by this request."""
+    from expunge.data.split import Split
+    from expunge.pools.workplace import Workplace
+    from expunge.requests import record
+
+    if (folder / record.NAME).is_file():
+        raise BadInput(str(folder), "has an audit record already.", "Leave --write out; a record is written once.")
+    split = Split.load(folder / "split.json")
+    held = Workplace(record.settings_of(folder)).plain_data if data else None
+    record.write(folder, request, split.forget.tolist(), held)

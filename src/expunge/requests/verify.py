@@ -1,0 +1,192 @@
+"""Checks of an audit record, of the files it names, and of the ledger it stands in. Each says what it looked at; none trains or judges."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from expunge.data.split import PARTS, Split
+from expunge.errors import BadInput
+from expunge.models import checkpoint
+from expunge.pools.workplace import Workplace
+from expunge.requests import record as records
+from expunge.requests.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: what was looked at.
+        passed: None where it could not be done.
+        words: what was found.
+    """
+
+    name: str
+    passed: bool | None
+    words: str
+
+    @property
+    def line(self) -> str:
+        """The check as a line of text."""
+        return f"{ {True: '✓', False: '✕', None: '–'}[self.passed] } {self.name}: {self.words}"
+
+
+def verify(folder: Path, ledger: Path | None = None, with_data: bool = False) -> list[Check]:
+    """Return every check of the run folder of a deletion.
+
+    Args:
+        folder: with ``audit.json``.
+        ledger: in which the request stands; without it what the record says of the ledger is not checked.
+        with_data: read the data set and compare the content of the deleted examples, and look for exact copies among the kept ones.
+
+    Raises:
+        BadInput: there is no record.
+    """
+    record = records.read(folder)
+    checks = [_own_hash(record), _complete(record), *_files(folder, record), _weights(folder, record), _changed(record)]
+    split = _split(folder)
+    checks += [split] if isinstance(split, Check) else list(_keys(record, split))
+    if ledger is not None:
+        checks += list(_in_ledger(record, Ledger(ledger)))
+    if with_data and not isinstance(split, Check):
+        checks += list(_content(folder, record, split))
+    return checks
+
+
+def verify_ledger(path: Path) -> list[Check]:
+    """Return the checks of a ledger alone: whether its lines follow each other."""
+    ledger = Ledger(path)
+    try:
+        entries = ledger.entries()
+    except BadInput as error:
+        return [Check("ledger", False, str(error))]
+    torn = f"; {ledger.unfinished} unfinished lines of killed processes count for nothing" if ledger.unfinished else ""
+    return [Check("ledger", True, f"{len(entries)} lines follow each other, the last with the hash {ledger.head[:16]}{torn}")]
+
+
+def _own_hash(record: dict[str, Any]) -> Check:
+    fits = records.plain_hash(record) == record.get("hash")
+    return Check("record", fits, f"its hash {str(record.get('hash'))[:16]} fits" if fits else "was changed: its hash does not fit")
+
+
+def _complete(record: dict[str, Any]) -> Check:
+    missing = [name for name in records.REQUIRED if record.get(name) in (None, "", [], {})]
+    deleted = record.get("deleted") or {}
+    if deleted.get("count") != len(deleted.get("keys", [])) or not deleted.get("keys"):
+        missing.append("deleted.keys")
+    return Check("completeness", not missing, f"lacks {', '.join(missing)}" if missing else "everything that a record must hold is there")
+
+
+def _files(folder: Path, record: dict[str, Any]) -> Iterator[Check]:
+    for name, stated in (record.get("files") or {}).items():
+        found = records.file_hash(folder / name)
+        if found is None:
+            yield Check(name, stated is None, "is not there" + ("" if stated else ", and was not when the record was written"))
+        else:
+            yield Check(name, found == stated, f"SHA-256 {found[:16]} fits" if found == stated else "was changed since the record")
+
+
+def _weights(folder: Path, record: dict[str, Any]) -> Check:
+    """Compare the tensors themselves, so that a file that was written anew with the same weights is known as such."""
+    stated = record["weights"]["after"]
+    try:
+        found = _tensor_hash(checkpoint.read_state(folder / "weights.safetensors"))
+    except BadInput as error:
+        return Check("weights", False, str(error))
+    words = f"the tensors have the hash {stated[:16]} of the record" if found == stated else "the tensors are not those of the record"
+    return Check("weights", found == stated, words)
+
+
+def _tensor_hash(state: dict[str, torch.Tensor]) -> str:
+    held = torch.nn.Module()
+    held.state_dict = lambda: state  # type: ignore[method-assign,assignment]
+    return checkpoint.weights_hash(held)
+
+
+def _changed(record: dict[str, Any]) -> Check:
+    before, after = record["weights"]["before"], record["weights"]["after"]
+    changed = before != after
+    return Check("change", changed, f"{before[:16]} became {after[:16]}" if changed else "the weights are those of before")
+
+
+def _split(folder: Path) -> Split | Check:
+    try:
+        return Split.load(folder / "split.json")
+    except BadInput as error:
+        return Check("split", False, str(error))
+
+
+def _keys(record: dict[str, Any], split: Split) -> Iterator[Check]:
+    fits = split.content_hash == record["split"]["content_hash"]
+    yield Check("split", fits, "is the one of the record" if fits else "is another than the record's")
+    keys = np.array(record["deleted"]["keys"], dtype=np.int64)
+    outside = np.setdiff1d(keys, split.forget)
+    yield Check(
+        "deleted keys",
+        not len(outside),
+        f"{len(outside)} of {len(keys)} are not in the forget set" if len(outside) else f"all {len(keys)} are in the forget set",
+    )
+    kept = {part: len(np.intersect1d(keys, split.index(part))) for part in PARTS if part != "forget"}
+    found = [f"{count} in {part}" for part, count in kept.items() if count]
+    yield Check("kept parts", not found, f"deleted keys are also kept: {', '.join(found)}" if found else "hold none of the deleted keys")
+
+
+def _in_ledger(record: dict[str, Any], ledger: Ledger) -> Iterator[Check]:
+    try:
+        entries, known = ledger.entries(), ledger.requests()
+    except BadInput as error:
+        yield Check("ledger", False, str(error))
+        return
+    yield Check("ledger", True, f"{len(entries)} lines follow each other")
+    request = known.get(record["request"])
+    if request is None:
+        yield Check("request", False, f"{record['request']} is not in the ledger")
+        return
+    fits = request.status == "served" and request.facts.get("record") == record["hash"]
+    words = "is served, with this record" if fits else f"is {request.status}, with another record or none"
+    yield Check("request", fits, f"{request.name} {words}")
+    same = list(request.keys) == record["deleted"]["keys"]
+    yield Check("asked for", same, "the keys that were asked for are those that were deleted" if same else "other keys were asked for")
+    stated = record.get("ledger") or {}
+    there = any(entry.hash == stated.get("head") for entry in entries)
+    yield Check(
+        "place", there, "the ledger still holds the line after which the record was written" if there else "lines have gone from the ledger"
+    )
+    before = _before(known, request.name)
+    if before:
+        follows = before == record["weights"]["before"]
+        yield Check(
+            "chain", follows, "it starts from the weights that the request before left" if follows else "it starts from other weights"
+        )
+
+
+def _before(known: Any, name: str) -> str | None:
+    """Return the hash of the weights that the served request before this one left."""
+    served = sorted((one for one in known.values() if one.status == "served"), key=lambda one: one.facts["place"])
+    place = next((place for place, one in enumerate(served) if one.name == name), 0)
+    return served[place - 1].facts["after"] if place else None
+
+
+def _content(folder: Path, record: dict[str, Any], split: Split) -> Iterator[Check]:
+    work = Workplace(records.settings_of(folder))
+    if work.plain_data.fingerprint != record["deleted"]["data"]:
+        yield Check("data", None, "the data set is another one now, as it is when the examples were taken out of it")
+        return
+    stated = record["deleted"]["content"]
+    if stated is None or not hasattr(work.plain_data.source, "digests"):
+        yield Check("data", None, "the record holds no hashes of content")
+        return
+    found = records.contents(work.plain_data, record["deleted"]["keys"])
+    yield Check(
+        "data", found == stated, "the deleted examples are those of the record" if found == stated else "other content has these keys"
+    )
+    digests = work.plain_data.source.digests()
+    kept = {bytes(digests[key].tobytes()).hex() for key in split.kept.tolist()}
+    copies = [key for key, digest in stated.items() if digest in kept]
+    words = f"{len(copies)} deleted examples have exact copies among the kept ones ({', '.join(copies[:5])})"
+    yield Check("copies", not copies, words if copies else "no kept example has the content of a deleted one")

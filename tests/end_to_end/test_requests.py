@@ -1,0 +1,275 @@
+"""Streams of requests, and the ledger, the records and their verification, as a user types them."""
+
+import csv
+import io
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from expunge import cli, config
+from expunge.errors import BadInput
+from expunge.report import drift as drawn
+from expunge.requests import drift, record, serve, verify
+from expunge.requests.ledger import Ledger
+
+SMALL = ["data=digits", "model=mlp", "model.hidden=[16]", "train=tiny", "train.epochs=3", "evaluate.workers=1"]
+
+
+def call(*words: str) -> int:
+    """Run the command line in this process and return its status."""
+    before, sys.argv = sys.argv, ["expunge", *words]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+# A stream of requests
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory):
+    """Return the record and the folder of a stream of three requests, with a method that diverges in it."""
+    out = tmp_path_factory.mktemp("stream")
+    grid = out / "grid.yaml"
+    grid.write_text("grid:\n  method: [{name: finetune, epochs: 1}, {name: gradient_ascent, lr: 1.0e+30, epochs: 2}]\n")
+    words = [*SMALL, "forget=random", "evaluate.seeds=3", f"out={out}"]
+    asked = drift.read(grid, words, 3, "fresh")
+    records, folder = drift.serve(asked, lambda event: None, "typed")
+    return records[0], folder, asked
+
+
+def test_a_stream_is_measured_after_every_request_on_what_is_new_and_what_is_earlier(stream):
+    found, folder, _ = stream
+    sizes = [step["new"] for step in found["steps"]]
+    assert found["request"]["requests"] == sizes and [step["so_far"] for step in found["steps"]] == np.cumsum(sizes).tolist()
+    assert [sorted(step["tables"]) for step in found["steps"]] == [["all", "new"], ["all", "earlier", "new"], ["all", "earlier", "new"]]
+    for step in found["steps"]:
+        rows = {row["name"]: row for row in step["tables"]["all"]["rows"]}
+        assert set(rows) == {"original", "retrained", *found["rows"]}
+        cell = rows["finetune"]["cells"]["unlearning_accuracy"]
+        assert len(cell["per_seed"]) == 3 and cell["band"] and cell["n"] == step["so_far"]
+        new = next(row for row in step["tables"]["new"]["rows"] if row["name"] == "finetune")["cells"]["loss_auc"]
+        assert new["n"] <= step["new"]
+        assert 0 < step["cost"]["finetune"]["passes_ratio"] < 1
+    passes = [step["cost"]["finetune"]["passes"] for step in found["steps"]]
+    assert passes == sorted(passes) and passes[0] < passes[1]
+    trend = found["rows"]["finetune"]["trends"]["all/test_accuracy"]
+    assert trend["low"] <= trend["per_request"] <= trend["high"] and trend["seeds"] == 3
+    assert json.loads((folder / "record.json").read_text()) == [found]
+
+
+def test_what_diverges_is_a_row_and_what_comes_after_it_too(stream):
+    found, _, _ = stream
+    (lost,) = (label for label in found["rows"] if label != "finetune")
+    states = [next(row for row in step["tables"]["all"]["rows"] if row["name"] == lost) for step in found["steps"]]
+    assert states[0]["status"] == "diverged" and states[1]["status"] == states[2]["status"] == "failed"
+    assert "no model to start from" in states[1]["reason"] and not states[1]["cells"]
+    assert found["rows"][lost]["verdict"].startswith("fails: diverged at request 1 of 3") and found["steps"][2]["cost"][lost] is None
+    assert found["rows"]["finetune"]["verdict"].startswith(("no evidence of failure", "fails: "))
+
+
+def test_a_stream_that_is_there_is_looked_up(stream):
+    found, folder, asked = stream
+    stamps = {path: path.stat().st_mtime_ns for path in folder.parent.glob("*/record.json")}
+    again, same = drift.serve(asked, lambda event: None, "typed again")
+    assert same == folder and again == [found] and {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_table_csv_and_page_hold_the_numbers(stream):
+    from rich.console import Console
+
+    found, folder, _ = stream
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(drawn.table(found))
+    text = console.export_text()
+    assert "UA, earlier" in text and "diverged" in text and "request" in text and "3 requests of" in text
+    lines = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
+    held = next(
+        line
+        for line in lines
+        if (line["request"], line["scope"], line["row"], line["metric"]) == ("2", "earlier", "finetune", "unlearning_accuracy")
+    )
+    table = found["steps"][1]["tables"]["earlier"]
+    cell = next(row for row in table["rows"] if row["name"] == "finetune")["cells"]["unlearning_accuracy"]
+    assert float(held["value"]) == cell["value"] and float(held["band_high"]) == cell["band"]["high"]
+    assert {line["kind"] for line in lines} >= {"metric", "cost"} and any(line["status"] == "diverged" for line in lines)
+    page = (folder / "report.html").read_text()
+    assert "Content-Security-Policy" in page and page.count('class="drift-figure"') == len(drawn.figures(found)) == 9
+    curve = next(figure for figure in drawn.figures(found) if "earlier" in figure["title"])
+    assert curve["data"][0]["name"] == "retrained models" and curve["data"][1]["x"] == [2, 3]
+
+
+def test_a_trend_beyond_its_interval_is_said(stream):
+    found, _, _ = stream
+    rows = {
+        **found["rows"],
+        "finetune": {
+            **found["rows"]["finetune"],
+            "trends": {"earlier/unlearning_accuracy": dict(per_request=-1.5, low=-2.0, high=-1.0, seeds=3)},
+        },
+    }
+    text = drawn.fragment({**found, "rows": rows})
+    assert "distance to retraining changes with each request: UA (the earlier forgotten examples) −1.5 a request (−2.0 to −1.0)" in text
+
+
+def test_text_of_users_is_escaped_in_the_page(stream):
+    found, _, _ = stream
+    planted = {**found, "title": "<script>alert(1)</script>"}
+    assert "<script>alert" not in drawn.fragment(planted) and "&lt;script&gt;" in drawn.fragment(planted)
+
+
+def test_cumulative_splits_ask_for_all_so_far(tmp_path):
+    words = [*SMALL, "forget=random", "method=finetune", "method.epochs=1", f"out={tmp_path}"]
+    for splits, sizes in (("fresh", [44, 43, 43]), ("cumulative", [44, 87, 130])):
+        (asked,) = drift.read(None, words, 3, splits)
+        assert [len(step.request.forget) for step in asked.steps()] == sizes
+        assert [len(step.new.forget) for step in asked.steps()] == [44, 43, 43]
+    for wrong, where in ((("5", "stale"), "--splits"), (("0", "fresh"), "--requests")):
+        with pytest.raises(BadInput, match=where):
+            drift.read(None, words, int(wrong[0]), wrong[1])
+
+
+# Ledger, record, verification
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Return a folder with a ledger of two served requests and a waiting one."""
+    out = tmp_path_factory.mktemp("served")
+    (out / "requests.csv").write_text("ticket,id\nT-1,3\nT-1,1024\nT-2,77\n")
+    assert call("ledger", str(out / "ledger.jsonl"), f"--add={out / 'requests.csv'}", "--by=letter 5") == 0
+    assert call("ledger", str(out / "ledger.jsonl"), f"--add={out / 'requests.csv'}", "--by=letter 5") == 0, "typed twice"
+    assert call("serve", *SMALL, "method=finetune", "method.epochs=1", f"out={out}", f"--ledger={out / 'ledger.jsonl'}") == 0
+    return out
+
+
+def folders(out):
+    known = Ledger(out / "ledger.jsonl").requests()
+    return [out / known[name].facts["folder"] for name in ("T-1", "T-2")]
+
+
+def checks(folder, **more):
+    return {check.name: check.passed for check in verify.verify(folder, **more)}
+
+
+def test_each_request_starts_from_the_model_of_the_one_before(served):
+    first, second = (record.read(folder) for folder in folders(served))
+    assert first["deleted"]["keys"] == [3, 1024] and second["deleted"]["keys"] == [77] and len(second["deleted"]["content"]["77"]) == 32
+    assert second["weights"]["before"] == first["weights"]["after"] and second["weights"]["request_before"] == "T-1"
+    assert second["split"]["forget"] == 3 and first["evidence"]["kind"] == "none"
+    assert "letter" not in (folders(served)[0] / "audit.json").read_text(), "who asked stands in the ledger alone"
+    for folder in folders(served):
+        found = checks(folder, ledger=served / "ledger.jsonl", with_data=True)
+        assert all(found.values()) and len(found) >= 16, found
+
+
+def test_verify_prints_what_is_shown_and_what_is_not(served, capsys):
+    folder = folders(served)[1]
+    assert call("verify", str(folder), f"--ledger={served / 'ledger.jsonl'}") == 0
+    said = capsys.readouterr().out
+    assert "✓ chain: it starts from the weights that the request before left" in said
+    assert "This shows:" in said and "It does not show:" in said and "no audit of weights alone" in said
+    assert call("verify", str(served / "ledger.jsonl")) == 0 and "6 lines follow each other" in capsys.readouterr().out
+    assert call("ledger", str(served / "ledger.jsonl")) == 0 and "served" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "fails"),
+    [
+        ("config.yaml", lambda text: text.replace("digits", "digitz"), {"config.yaml"}),
+        ("split.json", lambda text: text.replace('"seed": 0', '"seed": 1'), {"split.json", "split"}),
+        ("audit.json", lambda text: text.replace("1024", "1025"), {"record", "deleted keys"}),
+        ("audit.json", lambda text: text.replace('"method"', '"madness"'), {"record", "completeness"}),
+        ("record.json", None, {"record.json"}),
+    ],
+)
+def test_what_was_changed_is_found(served, tmp_path, file, change, fails):
+    folder = tmp_path / "copy"
+    shutil.copytree(folders(served)[0], folder)
+    if change is None:
+        (folder / file).unlink()
+    else:
+        text = (folder / file).read_text()
+        assert change(text) != text
+        (folder / file).write_text(change(text))
+    found = checks(folder)
+    assert {name for name, passed in found.items() if passed is False} >= fails
+    assert found["weights"] and found["weights.safetensors"]
+    assert call("verify", str(folder)) == 1
+
+
+def test_weights_that_were_exchanged_are_found(served, tmp_path):
+    first, second = folders(served)
+    folder = tmp_path / "copy"
+    shutil.copytree(first, folder)
+    shutil.copy(second / "weights.safetensors", folder / "weights.safetensors")
+    found = checks(folder)
+    assert found["weights"] is False and found["weights.safetensors"] is False
+
+
+def test_a_ledger_that_was_cut_off_is_found_by_the_record(served, tmp_path):
+    cut = tmp_path / "ledger.jsonl"
+    cut.write_bytes(b"".join((served / "ledger.jsonl").read_bytes().splitlines(keepends=True)[:2]))
+    found = checks(folders(served)[1], ledger=cut)
+    assert found["place"] is False and found["request"] is False
+
+
+def test_nothing_is_waiting_and_a_lost_model_are_said(served, tmp_path):
+    ledger, tree = Ledger(served / "ledger.jsonl"), config.read(None, [*SMALL, "method=finetune", f"out={tmp_path}"])
+    with pytest.raises(BadInput, match="no request is waiting"):
+        serve.serve(ledger, tree, lambda event: None)
+    with pytest.raises(BadInput, match="Leave forget out"):
+        serve.serve(ledger, {**tree, "forget": {"name": "random"}}, lambda event: None)
+    (tmp_path / "ledger.jsonl").write_bytes(ledger.path.read_bytes())
+    moved = Ledger(tmp_path / "ledger.jsonl")
+    moved.receive("T-3", [9])
+    with pytest.raises(BadInput, match="its model is not in"):
+        serve.serve(moved, tree, lambda event: None)
+
+
+def test_a_request_that_diverges_is_marked_and_tried_again(tmp_path, capsys):
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path).receive("T-1", [3, 4, 5])
+    words = [*SMALL, f"out={tmp_path}", f"--ledger={path}"]
+    assert call("serve", *words, "method=gradient_ascent", "method.lr=1e30", "method.epochs=3") == 1
+    assert "the requests after it wait" in capsys.readouterr().err
+    assert Ledger(path).requests()["T-1"].status == "failed"
+    assert call("serve", *words, "method=finetune", "method.epochs=1") == 0
+    assert Ledger(path).requests()["T-1"].status == "served"
+
+
+def test_a_run_of_unlearn_gets_a_record(tmp_path, capsys):
+    assert call("unlearn", *SMALL, "forget=ids", "forget.ids=[3,9]", "method=finetune", "method.epochs=1", f"out={tmp_path}") == 0
+    folder = next(tmp_path.glob("unlearn-*"))
+    assert call("verify", str(folder)) == 2 and "--write" in capsys.readouterr().err
+    assert call("verify", str(folder), "--write=T-5") == 0 and record.read(folder)["deleted"]["keys"] == [3, 9]
+    assert call("verify", str(folder), "--write=T-6") == 2, "a record is written once"
+
+
+def test_evidence_is_named_by_its_hash(stream):
+    _, folder, _ = stream
+    found = record.evidence_of(folder)
+    assert len(found["sha256"]) == 64 and found["file"].startswith("sequence-") and "finetune" in next(iter(found["verdicts"].values()))
+    with pytest.raises(BadInput, match="no record.json"):
+        record.evidence_of(folder.parent / "nothing")
+    assert record.evidence_of(None) is None
+
+
+# Certificates
+
+
+def test_certificate_verb(capsys):
+    assert call("certificate", "noisy_descent", "noise=0.1", "--models=1024") == 0
+    said = capsys.readouterr().out
+    assert "refuted: epsilon 1.15" in said and "a perfect attack: 4.23" in said and "not valid here" in said
+    assert call("certificate", "noisy_descent", "--models=64", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["refuted"] is False
+    assert call("certificate", "nosy_descent") == 2 and "noisy_descent" in capsys.readouterr().err
+    assert call("certificate", "noisy_descent", "--models=4") == 2
