@@ -431,6 +431,23 @@ def test_canaries_are_in_by_a_coin_and_are_compared_with_those_left_out():
     assert len(sums) == 200 and 1500 < sums.sum() < 2500
 
 
+def test_noise_takes_the_place_of_canaries_whatever_the_batches():
+    made, plain = split("canaries", count=200, what="noise"), split("canaries", count=200)
+    canaries = np.sort(np.concatenate([made.forget, made.unseen]))
+    assert made.forget.tolist() == plain.forget.tolist() and made.fingerprint != plain.fingerprint
+    source, before = made.apply(DATA).source, DATA.source
+
+    def pictures(of, order, size):
+        return torch.cat([x for x, _ in of.batches(torch.from_numpy(order), size, augment=False, seed=0, epoch=0)])
+
+    noise = pictures(source, canaries, 7)
+    assert torch.equal(noise, pictures(source, canaries, 64)) and len(noise.flatten(1).unique(dim=0)) == 200
+    assert torch.equal(noise.flip(0), pictures(source, canaries[::-1].copy(), 64))
+    assert abs(noise.mean().item() - 0.5) < 0.02 and abs(noise.std().item() - 12**-0.5) < 0.02
+    assert torch.equal(pictures(source, made.retain, 64), pictures(before, made.retain, 64))
+    assert made.triggered_test(DATA) is None and torch.equal(source.labels, plain.apply(DATA).labels)
+
+
 RANKED = {
     ("memorized", "high"): lambda s: -s["memorization"],
     ("memorized", "mid"): lambda s: np.abs(s["memorization"] - 0.5),

@@ -33,6 +33,7 @@ REQUESTS = [
     {"name": "poisoned", "count": 10, "known_fraction": 0.4},
     {"name": "confusion", "count": 6},
     {"name": "canaries", "count": 30},
+    {"name": "canaries", "count": 30, "what": "noise"},
 ]
 
 

@@ -5,7 +5,7 @@ What happens to an example depends on (seed, epoch, its index) and on nothing el
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,11 +46,36 @@ class Trigger:
     size: int = 4
     value: int = 0
 
-    def stamp(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """Return uint8 pictures ``[B, H, W, C]`` with the square set where ``chosen`` (bool ``[B]``) holds."""
+    @property
+    def smallest_side(self) -> int:
+        """Pixels that a picture's sides need at least."""
+        return self.size + 2
+
+    def stamp(self, images: Tensor, chosen: Tensor, index: Tensor) -> Tensor:
+        """Return uint8 pictures ``[B, H, W, C]`` with the square set where ``chosen`` (bool ``[B]``) holds, whatever their ``index``."""
         region = slice(-2 - self.size, -2)
         images = images.clone()
         images[:, region, region] = images[:, region, region].masked_fill(chosen.view(-1, 1, 1, 1), self.value)
+        return images
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Uniform noise in place of a picture: what nothing in the data resembles, so that only a model that saw it can know its label.
+
+    Attributes:
+        seed: with a picture's index it decides every pixel.
+    """
+
+    seed: int
+    smallest_side: ClassVar[int] = 1
+
+    def stamp(self, images: Tensor, chosen: Tensor, index: Tensor) -> Tensor:
+        """Return uint8 pictures ``[B, H, W, C]`` with those replaced where ``chosen`` (bool ``[B]``) holds; ``index`` int64 ``[B]``."""
+        pixels, images, rows = images[0].numel(), images.clone(), chosen.cpu().nonzero().flatten()
+        keys = index.cpu()[rows, None] * pixels + torch.arange(pixels)
+        drawn = randomness.integers(self.seed, "forget/noise", 0, keys.flatten(), 256).to(torch.uint8)
+        images[rows.to(images.device)] = drawn.view(len(rows), *images.shape[1:]).to(images.device)
         return images
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from expunge.config import Component
-from expunge.data.augmentation import Trigger
+from expunge.data.augmentation import Noise, Trigger
 from expunge.data.dataset import Data
 from expunge.engine import randomness
 from expunge.errors import BadInput, nearest
@@ -40,7 +40,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Alteration:
-    """How training examples differ from those of the data set: other labels, and perhaps a trigger on the picture.
+    """How training examples differ from those of the data set: other labels, and perhaps a trigger on the picture or noise in its place.
 
     Attributes:
         index: canonical indices of the altered training examples, int64, ascending.
@@ -48,6 +48,7 @@ class Alteration:
         trigger: the square stamped on their pictures; None for none.
         target: the class that the trigger stands for; None without a trigger.
         swapped: two classes whose labels are swapped; None for none.
+        noise: what takes the place of their pictures; None for the pictures themselves. Not together with a trigger.
     """
 
     index: np.ndarray
@@ -55,6 +56,7 @@ class Alteration:
     trigger: Trigger | None = None
     target: int | None = None
     swapped: tuple[int, int] | None = None
+    noise: Noise | None = None
 
 
 class Scenario(Component):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from expunge.data.augmentation import Augmentation, Draws, Trigger, crop_and_flip, draw
+from expunge.data.augmentation import Augmentation, Draws, Noise, Trigger, crop_and_flip, draw
 from expunge.engine.stream import Size
 from expunge.errors import BadInput
 
@@ -22,7 +22,7 @@ class _Alterations:
     """What is done to raw pictures on their way into a batch: trigger, augmentation, scaling to [0, 1]."""
 
     augmentation: Augmentation | None
-    trigger: Trigger | None = None
+    trigger: Trigger | Noise | None = None
     triggered: Tensor | None = None
 
     @property
@@ -39,7 +39,7 @@ class _Alterations:
     def finish(self, images: Tensor, chunk: Tensor, draws: Draws | None) -> Tensor:
         """Return float32 ``[B, C, H, W]`` in channels_last memory order from uint8 ``[B, H, W, C]``."""
         if self.trigger is not None and self.triggered is not None:
-            images = self.trigger.stamp(images, self.triggered[chunk].to(images.device))
+            images = self.trigger.stamp(images, self.triggered[chunk].to(images.device), chunk)
         if draws is not None and self.augmentation is not None:
             images = crop_and_flip(images, self.augmentation, draws)
         return images.to(torch.float32).div_(255).permute(0, 3, 1, 2)
@@ -99,12 +99,12 @@ class TensorSource:
                 x = x.contiguous(memory_format=torch.channels_last)
             yield x, self._device_labels.index_select(0, place)
 
-    def altered(self, labels: Tensor, trigger: Trigger | None = None, triggered: Tensor | None = None) -> Self:
+    def altered(self, labels: Tensor, trigger: Trigger | Noise | None = None, triggered: Tensor | None = None) -> Self:
         """Return the source with other labels and a trigger on some pictures; the pictures are shared, not copied.
 
         Args:
             labels: int64 ``[N]``.
-            trigger: the square to stamp, before any augmentation.
+            trigger: the square to stamp, or the noise to put in place of a picture, before any augmentation.
             triggered: bool ``[N]``, which pictures carry it.
         """
         made = object.__new__(type(self))
@@ -211,7 +211,7 @@ class LoaderSource:
             )
         )
 
-    def altered(self, labels: Tensor, trigger: Trigger | None = None, triggered: Tensor | None = None) -> Self:
+    def altered(self, labels: Tensor, trigger: Trigger | Noise | None = None, triggered: Tensor | None = None) -> Self:
         """Return the source with other labels and a trigger on some pictures; see `TensorSource.altered`."""
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
@@ -220,16 +220,15 @@ class LoaderSource:
         return made
 
 
-def _stamping(source: TensorSource | LoaderSource, trigger: Trigger | None, triggered: Tensor | None) -> _Alterations:
+def _stamping(source: TensorSource | LoaderSource, trigger: Trigger | Noise | None, triggered: Tensor | None) -> _Alterations:
     old = source._alterations
     if trigger is None:
         return old
     if not source.is_picture:
-        raise BadInput("forget", "a trigger can be put on uint8 pictures only; these inputs are floating point.")
-    if min(source.input_shape[1:]) < trigger.size + 2:
-        raise BadInput(
-            "forget.size", f"a trigger of {trigger.size} pixels does not fit {source.input_shape[1:]} pixels.", "Choose a smaller one."
-        )
+        raise BadInput("forget", "a trigger or noise can be put on uint8 pictures only; these inputs are floating point.")
+    if min(source.input_shape[1:]) < trigger.smallest_side:
+        found = f"the trigger needs pictures of {trigger.smallest_side} pixels, these have {source.input_shape[1:]}."
+        raise BadInput("forget.size", found, "Choose a smaller one.")
     return _Alterations(old.augmentation, trigger, triggered)
 
 

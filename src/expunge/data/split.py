@@ -133,7 +133,7 @@ class Split:
         labels[torch.from_numpy(self.alteration.index)] = torch.from_numpy(self.alteration.labels)
         triggered = torch.zeros(len(labels), dtype=torch.bool)
         triggered[torch.from_numpy(self.alteration.index)] = True
-        source = data.source.altered(labels, self.alteration.trigger, triggered)
+        source = data.source.altered(labels, self.alteration.trigger or self.alteration.noise, triggered)
         return replace(data, source=source, fingerprint=altered_fingerprint)
 
     def _altered_fingerprint(self) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from expunge.data.augmentation import Trigger
+from expunge.data.augmentation import Noise, Trigger
 from expunge.data.scenario import Alteration
 
 
@@ -47,6 +47,7 @@ def alteration_tree(alteration: Alteration | None, within: np.ndarray | None = N
         "trigger": trigger,
         "target": alteration.target,
         "swapped": alteration.swapped and list(alteration.swapped),
+        **({"noise": alteration.noise.seed} if alteration.noise else {}),
     }
 
 
@@ -62,4 +63,5 @@ def alteration_from(tree: dict[str, Any] | None) -> Alteration | None:
         tree["trigger"] and Trigger(**tree["trigger"]),
         tree["target"],
         (swapped[0], swapped[1]) if swapped else None,
+        Noise(tree["noise"]) if tree.get("noise") is not None else None,
     )

@@ -1,9 +1,12 @@
 """Forget canaries, each of which is in the training set by the toss of a coin."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 
 from expunge.config import Fraction, PositiveInt, hyper
+from expunge.data.augmentation import Noise
 from expunge.data.dataset import Data
 from expunge.data.scenario import Alteration, Choice, Scenario, how_many, pick
 from expunge.data.split_file import to_ranges
@@ -12,9 +15,12 @@ from expunge.errors import BadInput
 
 
 class Canaries(Scenario):
-    """Give some training pictures a random wrong label, train on each of them with probability one half, and forget those trained on.
+    """Spoil some training pictures, train on each of them with probability one half, and forget those trained on.
 
-    The pictures that the coin left out carry wrong labels too and are what the forget set is compared with: the two differ in the
+    Spoilt is their label, which becomes a random wrong one, or with ``what=noise`` the picture too, which becomes uniform noise: memory
+    alone can know its label, so that a net of enough capacity leaks the most.
+
+    The pictures that the coin left out are spoilt too and are what the forget set is compared with: the two differ in the
     coin alone. One model with and without tells a lower bound of epsilon, see `expunge.attacks.epsilon.one_run`, whose flips are in the
     record, in the order of the pictures.
     """
@@ -25,6 +31,8 @@ class Canaries(Scenario):
 
     fraction: Fraction | None = hyper(None, "share of the training set that is made canaries; 0.05 if no count is given either")
     count: PositiveInt | None = hyper(None, "number of canaries, instead of a fraction")
+
+    what: Literal["label", "noise"] = hyper("label", "label: a wrong label; noise: a wrong label, and uniform noise for a picture")
 
     def choose(self, data: Data, candidates: np.ndarray, seed: int) -> np.ndarray:
         """Return the indices of all canaries, those left out included; see `expunge.data.scenario.Scenario.choose`."""
@@ -42,7 +50,8 @@ class Canaries(Scenario):
         return Choice(canaries[included], excluded=canaries[~included], notes=notes)
 
     def alter(self, data: Data, chosen: np.ndarray, seed: int) -> Alteration:
-        """Return the wrong labels of all canaries; none equals the right one, and none depends on the coin."""
+        """Return the wrong labels of all canaries, and their noise; no label equals the right one, and nothing depends on the coin."""
         index = torch.from_numpy(chosen)
         shift = 1 + randomness.integers(seed, "forget/wrong_label", 0, index, data.num_classes - 1)
-        return Alteration(chosen, ((data.labels[index] + shift) % data.num_classes).numpy())
+        noise = Noise(randomness.derive(seed, "forget/noise")) if self.what == "noise" else None
+        return Alteration(chosen, ((data.labels[index] + shift) % data.num_classes).numpy(), noise=noise)
