@@ -179,3 +179,80 @@ def test_tables_of_nothing_are_refused(expunge, tmp_path, monkeypatch, arguments
     monkeypatch.chdir(tmp_path)
     status, _, err = expunge("table", *arguments)
     assert status == 2 and part in err
+
+
+@pytest.fixture
+def games(monkeypatch, tmp_path):
+    """Return two rows of one request that plays games, with pools small enough for a test, and a way to break a pool of one row."""
+    from expunge.bench import grid as grids
+    from expunge.bench import request as requests
+    from expunge.pools.pool import Pool
+
+    monkeypatch.setattr(requests, "SMALLEST", {"fast": {}, "standard": {}, "rigorous": {}})
+    tree = {
+        "data": {"name": "digits", "train_limit": 120, "test_limit": 60},
+        "model": "mlp",
+        "train": {"name": "tiny", "epochs": 1},
+        "evaluate": {"seeds": 2, "workers": 1, "shadow_models": 3, "swap_models": 2, "executor": "processes"},
+        "out": str(tmp_path / "runs"),
+        "grid": [{"forget": [{"name": "random", "fraction": 0.2}], "method": [{"name": "finetune", "epochs": 1}, {"name": "ssd"}]}],
+    }
+    whole = Pool.fill
+
+    def break_pool(kind, error):
+        def fill(self, size, report):
+            if self.kind == kind and (not kind.endswith("unlearned") or self.work.experiment.method.name == "ssd"):
+                raise error
+            return whole(self, size, report)
+
+        monkeypatch.setattr(Pool, "fill", fill)
+
+    return grids.expand(tree), break_pool
+
+
+def test_a_row_whose_pool_fails_is_a_failed_row_and_the_others_are_judged(games):
+    from expunge.bench import bench as benches
+
+    grid, break_pool = games
+    break_pool("swap_unlearned", MemoryError("no room for a swap"))
+    result = benches.bench(grid, lambda event: None, "test")
+    rows = {row["name"]: row for row in result.records[0]["table"]["rows"]}
+    assert rows["finetune"]["status"] == "finished"
+    assert rows["ssd"]["status"] == "failed" and rows["ssd"]["cells"]
+    assert rows["ssd"]["reason"] == "its swap unlearned pool: MemoryError: no room for a swap" and rows["ssd"]["verdict"].startswith(
+        "fails"
+    )
+    assert result.failed == {"random fraction=0.2/ssd": rows["ssd"]["reason"]}
+    assert json.loads((result.folder / "grid.json").read_text())["failed"] == result.failed
+    again = benches.bench(grid, lambda event: None, "test")
+    assert again.folder == result.folder and again.failed == result.failed
+
+
+def test_a_pool_that_all_rows_share_ends_its_request_and_a_full_disk_ends_the_bench(games):
+    from expunge.bench import bench as benches
+    from expunge.errors import BadInput, RunFailed
+
+    grid, break_pool = games
+    break_pool("shadow_original", MemoryError("no room"))
+    with pytest.raises(RunFailed, match="random fraction=0.2: MemoryError: no room"):
+        benches.bench(grid, lambda event: None, "test")
+    break_pool("shadow_unlearned", BadInput("out", "cannot write: No space left on device."))
+    with pytest.raises(BadInput, match="No space left"):
+        benches.bench(grid, lambda event: None, "test")
+
+
+def test_a_request_that_cannot_be_judged_ends_only_itself(expunge, words, monkeypatch):
+    from expunge.bench import bench as benches
+
+    whole = benches.record_of
+
+    def broken(request, found, provenance):
+        if "0.1" in request.title:
+            raise ZeroDivisionError("a metric divides by nothing")
+        return whole(request, found, provenance)
+
+    monkeypatch.setattr(benches, "record_of", broken)
+    words = [*words, "method=finetune", "method.epochs=1", "train.epochs=1", "evaluate.seeds=2"]
+    for _ in range(2):
+        status, out, _ = expunge(*words)
+        assert status == 0 and "1 row in 1 request" in out and "failed: random fraction=0.1: ZeroDivisionError" in out

@@ -13,6 +13,7 @@ from expunge.metrics import table as tables
 from expunge.metrics.metric import Tier, in_tier
 from expunge.metrics.view import View
 from expunge.pools.workplace import Workplace
+from expunge.report.publication import band_of
 from expunge.statistics import NotEnoughEvidence
 
 LEAST = 4
@@ -23,13 +24,14 @@ COSTLY = ("forgetting_quality", "ulira_efficacy")
 Seen = Mapping[str, Sequence[Any]]
 
 
-def of(work: Workplace, seen: Seen, pools: Filled) -> dict[str, Any]:
+def of(work: Workplace, seen: Seen, pools: Filled, **more: Any) -> dict[str, Any]:
     """Return what the pools of all rows show, against the half of the retrained models that shares no seed with them.
 
     Args:
         work: the experiment.
         seen: row -> views or failures, in the order of the seeds; ``original`` and ``retrained`` among the rows.
         pools: shadow models and swaps.
+        more: ``tests`` and ``claims`` of `expunge.audits.assess.assess`.
 
     Returns:
         ``reason`` (why there are no audits, or None), what `expunge.audits.assess.assess` returns, and ``copies``: rows in which two models
@@ -38,7 +40,7 @@ def of(work: Workplace, seen: Seen, pools: Filled) -> dict[str, Any]:
     asked, split = work.experiment.evaluate, work.split
     if work.experiment.model.weights is not None:
         return {"reason": "all unlearned models come from the one original of model.weights, so that no law over training seeds is seen."}
-    context = {"kind": split.kind, "seed": work.experiment.seed, "scenario": split.scenario.get("name", "")}
+    context = {"kind": split.kind, "seed": work.experiment.seed, "scenario": split.scenario.get("name", ""), **more}
     return judge(seen, asked.seeds, chosen(asked.tier), shadows=pools.shadows, swaps=pools.swaps, **context)
 
 
@@ -125,17 +127,8 @@ def tests(audits: Mapping[str, Any], row: str) -> list[dict[str, Any]]:
         cell = head["rows"].get(row)
         if cell is None or cell["p_value"] is None:
             continue
-        band = _band(head, audits["models"]["reference"])
+        band = band_of(head, audits["models"]["reference"])
         inside = cell["p_value"] >= 1 - tables.LEVEL
         held = {"label": head["label"], "unit": head["unit"], "tested": True, "value": cell["value"], "band": band}
         found.append({**held, "p_value": cell["p_value"], "in_band": inside, "finding": None if inside else head[cell["side"]]})
     return found
-
-
-def _band(head: Mapping[str, Any], models: int) -> dict[str, Any] | None:
-    """Return where an audit of retrained models lies, as the table has it; None for a game, whose value without a leak is known."""
-    null, (lowest, highest) = head["null"], head["limits"] or (0.0, float("inf"))
-    if null["draws"] == 0:
-        return None
-    low, high = (edge if found is None else found for found, edge in ((null["low"], lowest), (null["high"], highest)))
-    return {"low": low, "high": high, "mean": null["mean"], "n": models}

@@ -16,7 +16,7 @@ from expunge.bench.shards import Shard
 from expunge.config import fingerprint
 from expunge.errors import BadInput, RunFailed
 from expunge.pools import store
-from expunge.pools.executor import Failed
+from expunge.pools.executor import Failed, chosen
 from expunge.pools.executor import run as run_jobs
 
 Report = Callable[[dict[str, Any]], None]
@@ -56,12 +56,12 @@ def bench(grid: Grid, report: Report, command: str, shard: Shard | None = None) 
     prepare(requests, report)
     jobs = jobs_of(requests) if shard is None else shards.share(requests, shard)
     report({"event": "plan", "jobs": [job.key for job in jobs]})
-    results = run_jobs(jobs, requests[0].workplace().experiment.evaluate.workers, report, keep_going=True)
+    results = run_jobs(jobs, chosen(requests[0].workplace()), report, keep_going=True)
     failed = {key: result.reason for key, result in results.items() if isinstance(result, Failed)}
     folders = {key: folder for key, folder in results.items() if key not in failed}
     if shard is not None:
-        filled = [_fill(request, report) for request in requests if shard.owns(shards.identity_of(request))]
-        return Result([], None, failed | {found.title: found.reason for found in filled if isinstance(found, _Lost)}, len(jobs))
+        filled = {request.title: _fill(request, report) for request in requests if shard.owns(shards.identity_of(request))}
+        return Result([], None, failed | _failed_of(filled), len(jobs))
     return _evaluate(grid, folders, failed, report, {"command": command, "start": start})
 
 
@@ -73,26 +73,50 @@ class _Lost:
     reason: str
 
 
+def _failed_of(filled: Mapping[str, "pools.Filled | _Lost"]) -> dict[str, str]:
+    """Return what failed while the pools of requests were filled -> why."""
+    failed = {title: found.reason for title, found in filled.items() if isinstance(found, _Lost)}
+    for title, found in filled.items():
+        failed |= {} if isinstance(found, _Lost) else {f"{title}/{label}": reason for label, reason in found.failed.items()}
+    return failed
+
+
 def _evaluate(grid: Grid, folders: dict[str, str], failed: dict[str, str], report: Report, asked: Mapping[str, Any]) -> Result:
     found = [_found(number, request, folders, failed, report) for number, request in enumerate(grid.requests)]
     lost = {one.title: one.reason for one in found if isinstance(one, _Lost)}
     count = len(folders) + len(failed)
-    if len(lost) == len(grid.requests):
-        raise RunFailed(f"no request could be evaluated. {next(iter(lost))}: {next(iter(lost.values()))}")
+    failed = failed | _failed_of({grid.requests[one.number].title: one.pools for one in found if isinstance(one, Found)})
+    _check_left(lost, grid)
     folder = grid.requests[0].workplace().out / f"bench-{fingerprint([identity(folders, grid.requests), sorted(failed), sorted(lost)])}"
     if is_written(folder) and (folder / "grid.json").is_file():
-        return Result(runs.read_json(folder / "record.json"), folder, failed | lost, count)
+        unjudged = runs.read_json(folder / "grid.json")["lost"]
+        return Result(runs.read_json(folder / "record.json"), folder, failed | lost | unjudged, count)
     provenance = {"command": asked["command"], "seconds": round(time.monotonic() - asked["start"], 1)}
-    records = [record_of(grid.requests[one.number], one, provenance) for one in found if isinstance(one, Found)]
+    judged = [_recorded(grid.requests[one.number], one, provenance) for one in found if isinstance(one, Found)]
+    lost |= {one.title: one.reason for one in judged if isinstance(one, _Lost)}
+    _check_left(lost, grid)
+    records = [one for one in judged if not isinstance(one, _Lost)]
     runs.write_json(folder / "grid.json", {**_described(grid), "command": asked["command"], "failed": failed, "lost": lost})
     write(records, folder)
     return Result(records, folder, failed | lost, count)
 
 
+def _check_left(lost: Mapping[str, str], grid: Grid) -> None:
+    if len(lost) == len(grid.requests):
+        raise RunFailed(f"no request could be evaluated. {next(iter(lost))}: {next(iter(lost.values()))}")
+
+
+def _recorded(request: Request, found: Found, provenance: dict[str, Any]) -> dict[str, Any] | _Lost:
+    try:
+        return record_of(request, found, provenance)
+    except Exception as error:  # what cannot be judged ends its request, and not the others
+        return _Lost(request.title, f"{type(error).__name__}: {error}")
+
+
 def _described(grid: Grid) -> dict[str, Any]:
     return {
         "format": 1,
-        "asked": grid.asked,
+        "asked": {key: value for key, value in grid.asked.items() if key != "track"},
         "requests": [{"title": request.title, "rows": [row.label for row in request.rows]} for request in grid.requests],
         "left_out": [asdict(out) for out in grid.left_out],
     }
@@ -124,12 +148,12 @@ def _diverged(folder: str) -> str:
 
 def _fill(request: Request, report: Report) -> pools.Filled | _Lost:
     try:
-        return pools.fill(request, report)
+        return pools.fill(request, report, keep_going=True)
     except BadInput as error:
         if error.where == "out":
             raise
         return _Lost(request.title, str(error))
-    except Exception as error:  # whatever a method raises ends its request, and not the others
+    except Exception as error:  # whatever the pools that all rows share raise ends the request, and not the others
         return _Lost(request.title, f"{type(error).__name__}: {error}")
 
 

@@ -10,6 +10,7 @@ from expunge.bench import pools
 from expunge.bench.record import Found, record_of
 from expunge.bench.request import Request, Row, jobs_of, prepare, request_of
 from expunge.config import fingerprint
+from expunge.pools.executor import chosen
 from expunge.pools.executor import run as run_jobs
 from expunge.pools.workplace import code_fingerprint
 from expunge.report import html
@@ -18,6 +19,8 @@ from expunge.report.terminal import csv
 __all__ = ["Request", "Row", "compare", "jobs_of", "request_of"]
 
 Report = Callable[[dict[str, Any]], None]
+WHERE = ("workers", "batch_size", "ray", "gpus", "retries")
+"""Fields of ``evaluate`` that decide where and how it is computed, and not what comes out."""
 
 
 def compare(requests: Sequence[Request], report: Report, command: str) -> tuple[list[dict[str, Any]], Path]:
@@ -36,7 +39,7 @@ def compare(requests: Sequence[Request], report: Report, command: str) -> tuple[
     work = requests[0].workplace()
     jobs = jobs_of(requests)
     report({"event": "plan", "jobs": [job.key for job in jobs]})
-    folders = run_jobs(jobs, work.experiment.evaluate.workers, report)
+    folders = run_jobs(jobs, chosen(work), report)
     filled = [pools.fill(request, report) for request in requests]
     folder = work.out / f"compare-{fingerprint(identity(folders, requests))}"
     if is_written(folder):
@@ -66,5 +69,5 @@ def identity(folders: Mapping[str, str], requests: Sequence[Request]) -> list[An
     """Return all that decides a result; ``folders`` maps the key of each job to its run folder."""
     code = code_fingerprint("metrics", "audits", "attacks", "representation", "report", "bench", "pools", "statistics.py")
     asked = [request.workplace().experiment.evaluate.tree() for request in requests]
-    decisive = [{key: value for key, value in tree.items() if key not in ("workers", "batch_size")} for tree in asked]
+    decisive = [{key: value for key, value in tree.items() if key not in WHERE} for tree in asked]
     return [sorted((key, Path(folder).name) for key, folder in folders.items()), decisive, code]

@@ -9,7 +9,7 @@ import torch
 from expunge import runs
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput
-from expunge.pools.executor import processors
+from expunge.pools.executor import places
 from expunge.pools.workplace import Workplace
 from expunge.training.train import train
 
@@ -58,8 +58,7 @@ def _one_epoch(work: Workplace) -> float:
 
 def in_words(work: Workplace, trainings: int) -> str:
     """Return how long some trainings take with the workers that are asked for, in words."""
-    workers = work.experiment.evaluate.workers or processors()
-    return duration(training_seconds(work) * trainings / min(workers, max(trainings, 1)))
+    return duration(training_seconds(work) * trainings / min(places(work), max(trainings, 1)))
 
 
 def duration(seconds: float) -> str:

@@ -2,8 +2,9 @@
 
 A file of a bench is a file of an experiment with one more key. ``grid`` holds axes: a key, or a dotted key, and a list of choices. Within
 a choice a field that is one value may be a list of values, and stands for a choice with each; a field that is a list itself may be a list
-of lists. Every combination of data, model, train, forget and seed is a request, and every combination of method and add-ons one of its
-rows. ``grid`` may also be a list of such mappings, each expanded by itself, so that requests can have methods of their own::
+of lists. Every combination of data, model, train, forget, seed, training_seed and forget_seed is a request, and every combination of
+method, add-ons and unlearning_seed one of its rows. ``grid`` may also be a list of such mappings, each expanded by itself, so that
+requests can have methods of their own::
 
     evaluate: {seeds: 3}
     grid:
@@ -34,9 +35,10 @@ from expunge.errors import BadInput, NotApplicable, nearest
 Tree = dict[str, Any]
 
 OF_REQUEST = ("data", "model", "train", "forget")
+SEEDS_OF_REQUEST = ("seed", "training_seed", "forget_seed")
 COMPONENTS = (*OF_REQUEST, "method")
-AXES = (*COMPONENTS, "addons", "seed")
-"""What a grid can vary; ``evaluate``, ``device`` and ``out`` are the same for a whole bench."""
+AXES = (*COMPONENTS, "addons", *SEEDS_OF_REQUEST, "unlearning_seed")
+"""What a grid can vary; ``evaluate``, ``device``, ``out`` and ``track`` are the same for a whole bench."""
 LARGEST = 10_000
 """Rows that a grid may have."""
 
@@ -85,23 +87,29 @@ def read(file: Path | None, overrides: Sequence[str] = ()) -> Tree:
     loaded = config.parse_yaml(file.read_text(encoding="utf-8"), str(file))
     if not isinstance(loaded, dict) or "grid" not in loaded:
         raise BadInput(str(file), "has no `grid:`.", "Say what varies, for example `grid: {method: [finetune, salun]}`.")
-    axes = _axes_of(loaded.pop("grid"))
+    axes = axes_of(loaded.pop("grid"))
     tree: Tree = {}
     for key, value in loaded.items():
         config.assign(tree, str(key), value)
     for key, value in map(config.parse_override, overrides):
-        _override(tree, axes, key, value)
+        override(tree, axes, key, value)
     return {**tree, "grid": axes}
 
 
-def _axes_of(grid: Any) -> list[Tree]:
+def axes_of(grid: Any) -> list[Tree]:
+    """Return the mappings of a grid, each with its axes.
+
+    Raises:
+        BadInput: it holds none.
+    """
     mappings = grid if isinstance(grid, list) else [grid]
     if not mappings or not all(isinstance(mapping, dict) and mapping for mapping in mappings):
         raise BadInput("grid", f"expected keys with lists, got {grid!r}.", "For example `grid: {method: [finetune, salun]}`.")
     return [{str(key): value for key, value in mapping.items()} for mapping in mappings]
 
 
-def _override(tree: Tree, axes: list[Tree], key: str, value: Any) -> None:
+def override(tree: Tree, axes: list[Tree], key: str, value: Any) -> None:
+    """Set a key of the tree, or an axis, as ``KEY=VALUE`` on the command line asks; see `read`."""
     root = key.partition(".")[0]
     if root == "grid":
         for mapping in axes:
@@ -128,7 +136,7 @@ def expand(tree: Tree) -> Grid:
         BadInput: an unknown key, name or field, with the nearest one; a key that is fixed and varied; a choice twice; a method or an
             add-on that fits nothing; or too many combinations.
     """
-    axes = _axes_of(tree.get("grid"))
+    axes = axes_of(tree.get("grid"))
     base = {key: value for key, value in tree.items() if key != "grid"}
     if fixed := [key for key in base if key not in config.KEYS]:
         raise BadInput(fixed[0], f"no such key {fixed[0]!r}.", nearest(fixed[0], [*config.KEYS, "grid"]))
@@ -164,23 +172,25 @@ def _combinations(base: Tree, axes: Tree) -> tuple[list[Tree], list[Tree]]:
     """Return the requests and the rows that one mapping asks for, as partial experiments, in the order of ``AXES``."""
     _check_axes(base, axes)
     choices = {key: _component_choices(base, axes, key) for key in COMPONENTS}
-    seeds = axes.get("seed", [base.get("seed", 0)])
+    seeds = {"seed": [base.get("seed", 0)], **{key: axes[key] for key in (*SEEDS_OF_REQUEST, "unlearning_seed") if key in axes}}
+    drawn = [{"unlearning_seed": value} for value in seeds.pop("unlearning_seed", ())] or [{}]
     addons = _addon_choices(base, axes)
-    sizes = {key: len(found) for key, found in {**choices, "addons": addons, "seed": seeds}.items()}
+    sizes = {**{key: len(found) for key, found in {**choices, "addons": addons, **seeds}.items()}, "unlearning_seed": len(drawn)}
     if math.prod(sizes.values()) > LARGEST:
         product = " x ".join(f"{size} {key}" for key, size in sizes.items() if size > 1)
         raise BadInput("grid", f"asks for {product} = {math.prod(sizes.values())} rows; at most {LARGEST} are allowed.", "Take some out.")
     parts = [choices[key] for key in OF_REQUEST]
-    requests = [dict(zip((*OF_REQUEST, "seed"), held, strict=True)) for held in itertools.product(*parts, seeds)]
-    return requests, [{"method": method, "addons": put} for method, put in itertools.product(choices["method"], addons)]
+    requests = [dict(zip((*OF_REQUEST, *seeds), held, strict=True)) for held in itertools.product(*parts, *seeds.values())]
+    rows = [{"method": method, "addons": put, **seed} for method, put, seed in itertools.product(choices["method"], addons, drawn)]
+    return requests, rows
 
 
 def _check_axes(base: Tree, axes: Tree) -> None:
     for key, values in axes.items():
         root, _, field = key.partition(".")
-        if root in ("evaluate", "device", "out"):
+        if root in ("evaluate", "device", "out", "track"):
             raise BadInput(f"grid.{key}", f"{root} is the same for a whole bench.", f"Write {root} beside grid, or make a second file.")
-        if root not in AXES or (root == "seed" and field):
+        if root not in AXES or (root not in (*COMPONENTS, "addons") and field):
             raise BadInput(f"grid.{key}", f"no such key {key!r}.", nearest(key, AXES))
         if not isinstance(values, list) or not values:
             raise BadInput(f"grid.{key}", f"expected a list of choices, got {values!r}.", f"Write {key}: [...].")
@@ -213,7 +223,7 @@ def _with_field(choice: Tree, field: str, value: Any, where: str, key: str) -> T
     _check_field(config.KINDS[key], choice["name"], field, where)
     if field in choice:
         raise BadInput(where, f"{choice['name']} has {field}={choice[field]!r} already.", "Take one of the two out.")
-    return {**choice, field: value}
+    return {**{key: held for key, held in choice.items() if key != "tuned"}, field: value}
 
 
 def _addon_choices(base: Tree, axes: Tree) -> list[list[Tree]]:
@@ -253,10 +263,11 @@ def _alternatives(kind: str, choice: Any, where: str) -> Iterator[Tree]:
     Raises:
         BadInput: no name, or a name or a field that does not exist.
     """
-    choice = config.as_choice(choice)
+    choice = _of_file(choice, where) if kind == "methods" and config.is_file(choice) else config.as_choice(choice)
     if not isinstance(choice, dict) or not isinstance(choice.get("name"), str):
         raise BadInput(where, f"expected a name, or a mapping with a name, got {choice!r}.", f"`expunge list {kind}` lists the names.")
-    fields = {str(key): value for key, value in choice.items() if key != "name"}
+    fields = {str(key): value for key, value in choice.items() if key != "name" and (key, kind) != ("tuned", "methods")}
+    tuned = {"tuned": choice["tuned"]} if kind == "methods" and "tuned" in choice else {}
     component = registry.find(kind, choice["name"].partition(":")[0], where)
     for key in fields:
         _check_field(kind, choice["name"], key, where)
@@ -265,7 +276,15 @@ def _alternatives(kind: str, choice: Any, where: str) -> Iterator[Tree]:
         if not values:
             raise BadInput(f"{where}.{choice['name']}.{key}", "there is no choice in an empty list.", "Leave it out, or give values.")
     for values in itertools.product(*options):
-        yield {"name": choice["name"], **dict(zip(fields, values, strict=True))}
+        yield {"name": choice["name"], **dict(zip(fields, values, strict=True)), **tuned}
+
+
+def _of_file(path: str, where: str) -> Tree:
+    """Return the method of a file that `expunge tune` wrote."""
+    held = config.method_file(path)
+    if held.get("addons"):
+        raise BadInput(where, f"{path} holds add-ons as well.", "Write its method and its addons as an entry of `grid` of their own.")
+    return held["method"]
 
 
 def _check_field(kind: str, name: str, field: str, where: str) -> None:
@@ -305,8 +324,15 @@ def _serve(wanted: _Wanted) -> tuple[Request, list[LeftOut]]:
         except NotApplicable as refused:
             left_out.append(LeftOut(wanted.title, label, str(refused)))
         else:
-            found.append(Row(label, row["method"], row["addons"]))
-            trees.append([resolved.method.tree(), [addon.tree() for addon in resolved.addons]])
+            found.append(Row(label, row["method"], row["addons"], row.get("unlearning_seed")))
+            trees.append(
+                [
+                    resolved.method.tree(),
+                    [addon.tree() for addon in resolved.addons],
+                    row.get("unlearning_seed"),
+                    row["method"].get("tuned"),
+                ]
+            )
     _check_twice(f"grid ({wanted.title})", [row.label for row in found], trees)
     if not found:
         raise BadInput("grid", f"no method fits the request {wanted.title}: {left_out[-1].reason}", "Take it out, or add a method.")

@@ -14,17 +14,18 @@ Parts = list[tuple[str, str, Tree]]
 def title_parts(request: Tree) -> Parts:
     """Return the parts of the label of a request."""
     found = [(key, request[key]["name"], _fields(request[key])) for key in ("forget", "data", "model", "train")]
-    return [*found, ("seed", "", {"seed": request["seed"]})]
+    return [*found, ("seed", "", {key: request[key] for key in ("seed", "training_seed", "forget_seed") if key in request})]
 
 
 def row_parts(row: Tree) -> Parts:
     """Return the parts of the label of a row."""
-    found = [("method", row["method"]["name"], _fields(row["method"]))]
-    return [*found, *((f"addon {place}", addon["name"], _fields(addon)) for place, addon in enumerate(row["addons"]))]
+    found = [("method", row["method"]["name"], _fields(row["method"])), ("tuned", row["method"].get("tuned", {}).get("label", ""), {})]
+    found += [(f"addon {place}", addon["name"], _fields(addon)) for place, addon in enumerate(row["addons"])]
+    return [*found, ("seed", "", {key: row[key] for key in ("unlearning_seed",) if key in row})]
 
 
 def _fields(choice: Tree) -> Tree:
-    return {key: value for key, value in choice.items() if key != "name"}
+    return {key: value for key, value in choice.items() if key not in ("name", "tuned")}
 
 
 def of(trees: Sequence[Tree], parts_of: Callable[[Tree], Parts]) -> dict[str, str]:
@@ -40,16 +41,18 @@ def of(trees: Sequence[Tree], parts_of: Callable[[Tree], Parts]) -> dict[str, st
 
 def _label(parts: Parts, alike: Mapping[Any, list[Parts]], names: Mapping[str, set[str]]) -> str:
     others = alike[tuple((key, name) for key, name, _ in parts)]
-    heads, tails = [], []
+    heads, marks, tails = [], list[str](), []
     for place, (key, name, fields) in enumerate(parts):
         differing = {field for other in others for field in {*fields, *other[place][2]} if fields.get(field) != other[place][2].get(field)}
         shown = {field: value for field, value in fields.items() if field in differing or key == "forget"}
-        if name and (key in ("forget", "method") or key.startswith("addon") or len(names[key]) > 1):
+        if key == "tuned":
+            marks += [name] if name else []
+        elif name and (key in ("forget", "method") or key.startswith("addon") or len(names[key]) > 1):
             heads.append(name)
         prefix = f"{name}." if key.startswith("addon") else f"{key}." if key in ("data", "model", "train") else ""
         tails += [f"{prefix}{field}={_text(value)}" for field, value in shown.items()]
     joined = "+".join(heads) if parts[0][0] == "method" else ", ".join(heads)
-    return " ".join([joined, *tails])
+    return " ".join([joined, *marks, *tails])
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ from expunge.bench.grid import Grid
 from expunge.bench.request import Request, check_sizes, jobs_of, originals, plays_games, retrained, shared_key
 from expunge.bench.shards import Shard, owners
 from expunge.pools import stages
-from expunge.pools.executor import processors
+from expunge.pools.executor import places
 from expunge.pools.workplace import Workplace
 
 
@@ -79,7 +79,7 @@ def plan(grid: Grid, shard: Shard | None = None) -> Plan:
     work = grid.requests[0].workplace()
     known = _Known({}, estimate.finished_unlearnings(work.out), set(), _jobs(grid.requests, shard))
     lines = [line for number, request in enumerate(grid.requests) for line in _lines(number, request, known)]
-    return Plan(lines, work.experiment.evaluate.workers or processors(), grid.left_out)
+    return Plan(lines, places(work), grid.left_out)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from expunge import config, runs
+from expunge.audits import margins
+from expunge.audits.claim import Claim, claim_of
 from expunge.bench import audits
 from expunge.bench.doses import responses
 from expunge.bench.pools import Filled
@@ -84,22 +86,30 @@ def record_of(request: Request, found: Found, provenance: dict[str, Any]) -> dic
         "title": request.title,
         "request": _describe(request, work, split),
         "table": tables.evaluate(seen["original"], seen["retrained"], rows, metrics, split.kind),
-        "audits": audits.of(work, seen, found.pools),
+        "audits": audits.of(work, seen, found.pools, tests=sum(metric.tested for metric in metrics), claims=_claims(request)),
         "doses": _doses(work, seen, found.pools, metrics),
         "methods": {row.label: _method(request.workplace(row)) for row in request.rows},
         "cost": _costs(made),
         "histograms": {"loss": histograms.shares({label: losses for label, outcomes in seen.items() if (losses := _losses(outcomes))})},
         "provenance": {
             **provenance,
-            "config": config.to_yaml(work.experiment.tree()),
+            "config": config.to_yaml(work.experiment.lasting()),
             "fingerprint": split.fingerprint,
             "environment": runs.environment(),
             "runs": {key: found.folders[key] for held in keys.values() for key in held if key not in found.failed},
         },
     }
     for row in record["table"]["rows"]:
+        if row["name"] in found.pools.failed and row["status"] == "finished":
+            row |= {"status": "failed", "reason": found.pools.failed[row["name"]]}
         row["verdict"] = tables.verdict(row, audits.tests(record["audits"], row["name"]))
     return record
+
+
+def _claims(request: Request) -> dict[str, Claim]:
+    """Return the certificates that methods declare."""
+    found = {row.label: claim_of(request.workplace(row).experiment.method) for row in request.rows}
+    return {label: claim for label, claim in found.items() if claim is not None}
 
 
 def _doses(work: Workplace, seen: Mapping[str, list[Any]], pools: Filled, metrics: Sequence[Metric]) -> dict[str, Any]:
@@ -146,8 +156,10 @@ def _describe(request: Request, work: Workplace, split: Split) -> dict[str, Any]
         "class_names": list(names),
         "duplicates": dict(split.duplicates),
         "seeds": work.experiment.evaluate.seeds,
+        **{name: value for name in config.SEEDS if (value := getattr(work.experiment, name)) is not None},
         "retrained": retrained(work),
         "tier": work.experiment.evaluate.tier,
+        "margins": margins.resolve(work.experiment.evaluate.margins),
     }
 
 
@@ -161,6 +173,7 @@ def _method(work: Workplace) -> dict[str, Any]:
         "addons": [addon.tree() for addon in work.experiment.addons],
         "needs": sorted(stages.needs_of(work)),
         "deviations": list(method.deviations),
+        **({"tuned": {key: value for key, value in tuned.tree().items() if key != "name"}} if (tuned := work.experiment.tuned) else {}),
     }
 
 

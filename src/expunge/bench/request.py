@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import config, runs
+from expunge.audits import margins
 from expunge.bench.estimate import in_words
 from expunge.errors import BadInput
 from expunge.pools import inspection, rankings, stages
@@ -29,6 +30,13 @@ class Row:
     label: str
     method: Tree
     addons: list[Tree] = field(default_factory=list)
+    unlearning_seed: int | None = None
+
+    @property
+    def tree(self) -> Tree:
+        """What it adds to the experiment of its request."""
+        drawn = {} if self.unlearning_seed is None else {"unlearning_seed": self.unlearning_seed}
+        return {"method": self.method, "addons": self.addons, **drawn}
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Request:
 
     Attributes:
         title: for people.
-        tree: the experiment without method: data, model, train, forget, evaluate, seed, device, out.
+        tree: the experiment without method: data, model, train, forget, evaluate, seeds, device, out.
         rows: the methods.
     """
 
@@ -47,7 +55,7 @@ class Request:
 
     def tree_of(self, row: Row) -> Tree:
         """Return the experiment of one row."""
-        return {**self.tree, "method": row.method, "addons": row.addons}
+        return {**self.tree, **row.tree}
 
     def workplace(self, row: Row | None = None) -> Workplace:
         """Return the resolved experiment, of one row or of none."""
@@ -65,6 +73,8 @@ def request_of(experiment: config.Experiment, title: str) -> Request:
         if tree.get(key) is None:
             raise BadInput(key, "is missing.", f"For example {example}.")
     label = "+".join([tree["method"]["name"], *(addon["name"] for addon in tree["addons"])])
+    if experiment.tuned is not None:
+        label = f"{label} {experiment.tuned.label}"
     base = {key: value for key, value in tree.items() if key not in ("method", "addons")}
     return Request(title, base, [Row(label, tree["method"], tree["addons"])])
 
@@ -97,6 +107,7 @@ def check_sizes(work: Workplace) -> None:
         BadInput: what is missing, how long it would take, and the tier below.
     """
     evaluate = work.experiment.evaluate
+    margins.resolve(evaluate.margins)
     if evaluate.downstream and evaluate.tier == "fast":
         raise BadInput("evaluate.downstream", "the fast tier does not look at it.", "Use evaluate.tier=standard, or leave it out.")
     if evaluate.downstream and not Path(evaluate.downstream).is_dir():

@@ -6,6 +6,7 @@ import numpy as np
 
 from expunge import runs
 from expunge.config import Experiment
+from expunge.engine import parallel
 from expunge.errors import RunFailed
 from expunge.pools import rankings, stages
 from expunge.pools.store import Run
@@ -36,7 +37,9 @@ def unlearn(experiment: Experiment, progress: Any) -> list[str]:
     with progress as shown:
         work = Workplace(experiment, shown.report)
         start = None if experiment.model.weights is not None else stages.original(work, 0)
-        run = stages.unlearn(work, start.folder if start else None, work.seed_of(0), experiment.method.name)
+        trained = work.seed_of(0)
+        seed = work.unlearning_seed_of(0, trained)
+        run = stages.unlearn(work, start.folder if start else None, seed, experiment.method.name, training_seed=trained)
     if run.status != "ok":
         raise RunFailed(
             f"{experiment.method.name} {run.record['failure']['reason']} Last good weights: {run.folder / 'last_good.safetensors'}"
@@ -52,8 +55,10 @@ def unlearn(experiment: Experiment, progress: Any) -> list[str]:
 def _rank(experiment: Experiment, progress: Any) -> None:
     """Make the ranking that the request rests on, if it does."""
     if experiment.forget is not None and experiment.forget.ranks:
-        with progress as shown:
-            rankings.prepare([Workplace(experiment)], shown.report)
+        if not parallel.rank():
+            with progress as shown, parallel.alone():  # its models are trained in processes of their own
+                rankings.prepare([Workplace(experiment)], shown.report)
+        parallel.wait()
 
 
 def evaluate(experiment: Experiment, progress: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tables for a publication as text: CSV, Markdown, LaTeX, HTML or JSON."""
+"""Tables for a publication: CSV, Markdown, LaTeX, HTML, JSON or Parquet."""
 
 import csv as csv_module
 import html as html_module
@@ -14,13 +14,13 @@ from expunge.report import published as printed
 from expunge.report.columns import Column, half_width, percent
 from expunge.report.publication import FAILED, ORACLE, Cell, Line, Section, check_metrics, load, merge, section
 
-FORMATS = ("csv", "markdown", "latex", "html", "json")
+FORMATS = ("csv", "markdown", "latex", "html", "json", "parquet")
 
 
 def write(
     paths: Sequence[Path], form: str = "markdown", metrics: Sequence[str] | None = None, published: bool = False, against: str | None = None
-) -> str:
-    """Return the tables of finished comparisons and benches as text.
+) -> str | bytes:
+    """Return the tables of finished comparisons and benches as text, or as the bytes of a Parquet file.
 
     Args:
         paths: records, their folders, or folders of such folders.
@@ -110,11 +110,16 @@ FIELDS = (
     "seconds",
     "seconds_ratio",
     "passes",
+    "passes_ratio",
     "oracle",
+    "tuned",
+    "tuned_rule",
+    "tuned_budget",
+    "tuned_trials",
     "failure",
     "source",
 )
-"""Of the CSV: one line for each row and metric, with full precision; a row without any value has one line with its failure."""
+"""Of CSV and Parquet: one line for each row and metric, with full precision; a row without any value has one line with its failure."""
 
 
 def as_csv(sections: Sequence[Section]) -> str:
@@ -128,6 +133,10 @@ def as_csv(sections: Sequence[Section]) -> str:
     return text.getvalue()
 
 
+TUNED = {"tuned": "label", "tuned_rule": "rule", "tuned_budget": "budget", "tuned_trials": "trials"}
+"""Field -> what of a tuning stands in it."""
+
+
 def _records_of(made: Section, line: Line) -> Iterator[dict[str, Any]]:
     cost = {key: value for key, value in line.cost.items() if key in FIELDS}
     known = {
@@ -135,6 +144,7 @@ def _records_of(made: Section, line: Line) -> Iterator[dict[str, Any]]:
         "row": line.name,
         "role": line.role,
         "oracle": line.oracle,
+        **{key: line.tuned.get(name) for key, name in TUNED.items()},
         "failure": line.failure,
         "source": line.source,
     }
@@ -146,6 +156,31 @@ def _records_of(made: Section, line: Line) -> Iterator[dict[str, Any]]:
             yield known | cost | {"metric": column.name, "label": column.label, "unit": column.unit} | held
     if not line.cells:
         yield known | cost
+
+
+KINDS = {"rank": "int64", "passes": "float64", "tuned_budget": "int64", "tuned_trials": "int64", "significant": "bool_", "oracle": "bool_"}
+"""Field -> its type in Parquet; values and ends are numbers, what is not named is text."""
+NUMBERS = ("value", "interval_low", "interval_high", "gap", "p_holm", "seconds", "seconds_ratio", "passes_ratio")
+
+
+def as_parquet(sections: Sequence[Section]) -> bytes:
+    """Return the lines of the CSV as a Parquet file, with types, and with the notes of each section in the file's metadata.
+
+    Raises:
+        BadInput: PyArrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise BadInput("--format", "parquet needs PyArrow, which is not installed.", "pip install 'expunge[parquet]'") from None
+    kinds = {name: getattr(pyarrow, KINDS.get(name, "float64" if name in NUMBERS else "string"))() for name in FIELDS}
+    notes = {made.title: {"setting": made.setting, "notes": list(made.notes)} for made in sections}
+    schema = pyarrow.schema([(name, kinds[name]) for name in FIELDS], metadata={"expunge": json.dumps(notes)})
+    rows = [{name: held.get(name) for name in FIELDS} for made in sections for line in made.lines for held in _records_of(made, line)]
+    out = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), out)
+    return out.getvalue().to_pybytes()
 
 
 def as_markdown(sections: Sequence[Section]) -> str:
@@ -264,10 +299,11 @@ def _plain(cell: Cell) -> dict[str, Any]:
     return {**asdict(cell), "significant": cell.significant if cell.p_holm is not None else None}
 
 
-WRITERS: dict[str, Callable[[Sequence[Section]], str]] = {
+WRITERS: dict[str, Callable[[Sequence[Section]], str | bytes]] = {
     "csv": as_csv,
     "markdown": as_markdown,
     "latex": as_latex,
     "html": as_html,
     "json": as_json,
+    "parquet": as_parquet,
 }

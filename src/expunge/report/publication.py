@@ -6,7 +6,11 @@ Every cell is a mean over seeds with its 95 % interval, its signed gap to the re
   on the wrong side of it where only one side counts. The interval over seeds gives an interval of shortfalls. A row's rank is one more than
   the number of rows whose shortfalls lie wholly below its own, so that rows that cannot be told apart share a rank. A row that failed
   for any seed, and a row of one seed, has none.
-- Significance: outside the band of the retrained models beyond chance over all tests of all unlearned rows of the request (Holm, 5 %).
+- Significance: outside the band of the retrained models beyond chance over all tests of all unlearned rows of the request (Holm, 5 %),
+  those of audits among them.
+
+What the pools of a request show stands among the metrics: an audit is a column like them, with the law of its value among retrained
+models in the place of a band.
 
 Numbers of others (`expunge.report.published`) are lines of their own, and enter no mean, band, rank or test.
 """
@@ -28,6 +32,8 @@ Record = dict[str, Any]
 
 LEVEL = 0.05
 FAILED, ORACLE = "†", "‡"
+AUDITS = ("example_auc", "set_classifier", "ulira_privacy", "forgetting_quality")
+"""Audits that are shown first, where a record has them; the others are there by name."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,9 @@ class Line:
         cells: by metric; what is missing could not be measured.
         cost: seconds, passes and their ratio to retraining.
         failure: why some or all of its runs gave no model; empty if all did.
-        oracle: whether it reads retrained models.
+        oracle: whether it reads retrained models, or its hyper-parameters were chosen by looking at some.
         source: of published numbers.
+        tuned: where its hyper-parameters come from, as `expunge tune` writes it; empty for those of nobody's tuning.
     """
 
     name: str
@@ -77,6 +84,7 @@ class Line:
     failure: str = ""
     oracle: bool = False
     source: str = ""
+    tuned: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,7 +200,7 @@ def _joined(first: Record, second: Record) -> Record:
 
 def check_metrics(records: Sequence[Record], metrics: Sequence[str] | None) -> None:
     """Refuse a metric that no record has."""
-    known = {name for record in records for name in record["table"]["metrics"]}
+    known = {name for record in records for name in with_audits(record)["metrics"]}
     for name in metrics or ():
         if name not in known:
             raise BadInput("--metrics", f"no record has a metric {name!r}.", nearest(name, known))
@@ -200,9 +208,12 @@ def check_metrics(records: Sequence[Record], metrics: Sequence[str] | None) -> N
 
 def section(record: Record, metrics: Sequence[str] | None = None, published: Sequence[Setting] = ()) -> Section:
     """Return the table of one record."""
-    table = record["table"]
+    table = with_audits(record)
     found = {column.name: column for column in columns(table)}
-    shown = [found[name] for name in metrics if name in found] if metrics else [column for column in found.values() if column.key]
+    if metrics:
+        shown = [found[name] for name in metrics if name in found]
+    else:
+        shown = [column for column in found.values() if column.key] + [found[name] for name in AUDITS if name in found]
     adjusted, reference = adjust(table["rows"]), _row(table["rows"], "retrained")
     ranked = {column.name: ranks(table["rows"], column.name, column.target) for column in shown}
     lines = []
@@ -215,6 +226,47 @@ def section(record: Record, metrics: Sequence[str] | None = None, published: Seq
     return Section(
         record["title"], _setting(record["request"]), shown, [*lines, *others], _notes(table, lines, adjusted, published, record)
     )
+
+
+def with_audits(record: Record) -> Record:
+    """Return the table of a record with its audits among the metrics, and what they found among the cells of the rows."""
+    table, judged = record["table"], record.get("audits") or {}
+    heads = {name: head for name, head in (judged.get("audits") or {}).items() if name not in table["metrics"]}
+    bands = {name: band_of(head, judged["models"]["reference"]) for name, head in heads.items()}
+    metrics = {name: _audit_head(head, bands[name]) for name, head in heads.items()}
+    rows = [{**row, "cells": {**row["cells"], **_audit_cells(row["name"], heads, bands)}} for row in table["rows"]]
+    return {**table, "metrics": {**table["metrics"], **metrics}, "rows": rows}
+
+
+def band_of(head: Mapping[str, Any], models: int) -> dict[str, Any] | None:
+    """Return where an audit of retrained models lies, as the table has it; None for a game, whose value without a leak is known."""
+    null, (lowest, highest) = head["null"], head["limits"] or (0.0, float("inf"))
+    if null["draws"] == 0:
+        return None
+    low, high = (edge if found is None else found for found, edge in ((null["low"], lowest), (null["high"], highest)))
+    return {"low": low, "high": high, "mean": null["mean"], "n": models}
+
+
+def _audit_head(head: Mapping[str, Any], band: dict[str, Any] | None) -> dict[str, Any]:
+    reason = None if band else "a game, whose value without a leak is known by definition"
+    return {
+        **{key: head[key] for key in ("label", "unit", "target")},
+        "tested": head["target"] != "report",
+        "band": band,
+        "band_reason": reason,
+    }
+
+
+def _audit_cells(row: str, heads: Mapping[str, Any], bands: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, head in heads.items():
+        cell = head["rows"].get(row)
+        if cell is None or cell["value"] is None:
+            continue
+        ends = None if cell["interval"] is None or None in cell["interval"] else dict(zip(("low", "high"), cell["interval"], strict=True))
+        tested = head["target"] != "report"
+        found[name] = {"value": cell["value"], "interval": ends, "band": bands[name], "tested": tested, "p_value": cell["p_value"]}
+    return found
 
 
 def _row(rows: Sequence[dict[str, Any]], role: str) -> dict[str, Any] | None:
@@ -235,7 +287,10 @@ def _cell(row: Any, metric: str, reference: Any, ranked: Mapping[str, Mapping[st
 def _line(record: Record, row: dict[str, Any], cells: dict[str, Cell]) -> Line:
     cost = {key: value for key, value in (record["cost"].get(row["name"]) or {}).items() if key != "peak_memory_bytes"}
     failure = "" if row["status"] == "finished" else f"{row['status']}: {row['reason']}"
-    return Line(row["name"], row["role"], cells, cost, failure, _reads_oracle(record["methods"].get(row["name"], {})))
+    method = record["methods"].get(row["name"], {})
+    tuned = method.get("tuned") or {}
+    oracle = _reads_oracle(method) or tuned.get("label") == "oracle-tuned"
+    return Line(row["name"], row["role"], cells, cost, failure, oracle, tuned=tuned)
 
 
 def _reads_oracle(method: Mapping[str, Any]) -> bool:
@@ -323,6 +378,13 @@ def _setting(request: Mapping[str, Any]) -> str:
     return f"{request['data']}, {request['model']}, {sizes}, {request['seeds']} seeds, {request['retrained']} retrained models"
 
 
+def _tuning(line: Line) -> str:
+    """Return where the hyper-parameters of a row come from, in a sentence."""
+    held = line.tuned
+    spent = f"{held['trials']} settings within {held['budget']:,} sample-passes"
+    return f"{line.name}: {held['label']}, hyper-parameters chosen by {held['rule']} among {spent} (study {held['study']})."
+
+
 def _notes(table: Any, lines: Sequence[Line], adjusted: Mapping[Any, float], published: Sequence[Setting], record: Record) -> list[str]:
     notes = []
     if table["seeds"] > 1:
@@ -337,7 +399,8 @@ def _notes(table: Any, lines: Sequence[Line], adjusted: Mapping[Any, float], pub
         notes.append(f"*: outside the band beyond chance over all {len(adjusted)} tests of all methods (Holm, {100 * LEVEL:.0f} %).")
     notes += [f"{FAILED} {line.name}: {' '.join(line.failure.split())}" for line in lines if line.failure]
     if any(line.oracle for line in lines):
-        notes.append(f"{ORACLE}: reads retrained models, which somebody who must unlearn does not have.")
+        notes.append(f"{ORACLE}: reads retrained models, or was tuned on some, which somebody who must unlearn does not have.")
+    notes += [_tuning(line) for line in lines if line.tuned]
     for setting in published:
         differences = setting.differences(record["request"])
         recipe = f"trained by the authors' recipe, ours by {record['request'].get('train', 'another')}"
