@@ -3,19 +3,23 @@
 import base64
 import copy
 import csv
+import gzip
+import hashlib
 import io
 import json
 import re
+import time
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from plotly.offline import get_plotlyjs
 from rich.console import Console
 
 from browser.report_record import METHODS, METRICS, NAMES, failure, full, record
 from expunge.errors import BadInput
 from expunge.metrics.table import Failure
-from expunge.report import audits, doses, html, terminal
+from expunge.report import audits, doses, html, results, terminal
 from expunge.report.cautions import cautions
 from expunge.report.columns import KEY, columns, group, percent
 from expunge.report.headline import card
@@ -72,7 +76,7 @@ def test_the_file_is_whole_or_absent(one, tmp_path):
     path = tmp_path / "report.html"
     html.write([one], path)
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
-    assert 4e6 < path.stat().st_size < 6.5e6
+    assert 1.9e6 < path.stat().st_size < 3e6
     before = path.read_bytes()
     broken = copy.deepcopy(one)
     broken["table"]["rows"][0]["cells"]["churn"]["value"] = float("nan")
@@ -117,7 +121,7 @@ def test_what_users_wrote_is_shown_and_does_nothing(one):
     hostile["methods"][HOSTILE[1]] = dict(one["methods"]["finetune"], source=HOSTILE[0], deviations=list(HOSTILE))
     text = html.render([hostile])
     page = Page(text)
-    assert [tag for tag, _ in page.elements].count("script") == 3
+    assert [tag for tag, _ in page.elements].count("script") == 4
     assert "img" not in {tag for tag, _ in page.elements}
     assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
     assert page.records() == [hostile]
@@ -162,6 +166,67 @@ def test_an_original_that_cannot_be_told_apart_is_flagged(one):
     blind["table"]["rows"][0]["verdict"] = "no evidence of failure: inside the retrained band on 6 of 6 tests"
     assert "means nothing here" in html.render([blind])
     assert "means nothing here" not in html.render([one])
+
+
+def test_many_rows_are_thinned_with_a_note_and_cost_no_time(one):
+    many = copy.deepcopy(one)
+    row, method = many["table"]["rows"][2], many["methods"]["finetune"]
+    many["table"]["rows"] += [{**row, "name": f"</script>{number}"} for number in range(100_000)]
+    many["methods"] |= {f"</script>{number}": method for number in range(100_000)}
+    start = time.process_time()
+    thin, left_out = html.page.thin(many)
+    assert left_out == 100_004 - 200 and len(thin["table"]["rows"]) == 202 and len(thin["methods"]) <= 200
+    text = html.render([many])
+    assert time.process_time() - start < 20 and len(text) < 7e6
+    assert "99,804 further rows" in text and "</script>5" not in text
+
+
+def test_the_numbers_of_figures_cannot_end_their_element(one):
+    held = html.payload.nothing(one) | {"classes": list(HOSTILE), "pictures": {"1": HOSTILE[0]}, "folders": {HOSTILE[1]: [HOSTILE[0]]}}
+    page = Page(html.render([one], [held]))
+    assert [tag for tag, _ in page.elements].count("script") == 4 and "img" not in {tag for tag, _ in page.elements}
+    figures = json.loads([text for text in page.texts["script"] if text.startswith("[")][1])
+    assert figures[0]["classes"] == list(HOSTILE)
+
+
+def test_plotly_is_packed_as_the_policy_allows_it(page):
+    packed = next(text for text in page.texts["script"] if text.startswith("H4sI"))
+    script = gzip.decompress(base64.b64decode(packed))
+    policy = next(attributes["content"] for tag, attributes in page.elements if attributes.get("http-equiv"))
+    assert script.decode() == get_plotlyjs().replace("\r\n", "\n")
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" in policy
+
+
+def test_without_run_folders_every_section_says_what_is_missing(page):
+    said = [text for text in page.texts["p"] if "the run folders are not there any more" in text]
+    assert len(said) >= 7
+    headings = [text for text in page.texts["h2"]]
+    assert headings == [
+        "Verdict",
+        "Leaderboard",
+        "Trade-off",
+        "Forgetting, seen",
+        "Audits",
+        "Inside",
+        "Along the way",
+        "Compare",
+        "Provenance",
+    ]
+
+
+def test_results_are_read_from_folders_and_written_beside_them(one, tmp_path):
+    for name in ("compare-a", "bench-b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text(json.dumps([{**one, "title": name}]))
+    assert results.write([tmp_path / "bench-b"]) == tmp_path / "bench-b" / "report.html"
+    place = results.write([tmp_path], tmp_path / "all.html")
+    assert [record["title"] for record in Page(place.read_text(encoding="utf-8")).records()] == ["bench-b", "compare-a"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(BadInput, match="holds no compare-"):
+        results.write([empty])
+    with pytest.raises(BadInput, match="no such file or folder"):
+        results.write([tmp_path / "gone"])
 
 
 def test_two_requests_have_their_own_sections_and_numbers(one):

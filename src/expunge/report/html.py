@@ -1,8 +1,10 @@
 """Records -> one HTML file that opens anywhere, offline."""
 
 import base64
+import gzip
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -10,51 +12,71 @@ from typing import Any
 
 from expunge.errors import BadInput
 from expunge.report import bars, page, terminal
+from expunge.report.figures import payload
 from expunge.runs import atomic_write
 
 FORMAT = 2
 """Of the records that this version reads."""
 
 
-def write(records: list[dict[str, Any]], path: Path) -> None:
-    """Write the report of one or more deletion requests as a single file of about 5 MB, most of it Plotly's JavaScript.
+def write(records: list[dict[str, Any]], path: Path, beside: Sequence[Path] | None = None, deep: bool = False) -> None:
+    """Write the report of one or more deletion requests as a single file of about 3 MB, most of it Plotly's JavaScript, compressed.
 
     The file loads nothing: a content security policy in its head forbids the browser to, and forbids every script but its own two.
 
     Args:
         records: one for each request.
         path: of the HTML file.
+        beside: for each record the folder that it comes from, beside which run folders are looked for; the file's own folder if None.
+        deep: look into models of any size.
 
     Raises:
         BadInput: no record, a record of another format, or one that holds a number that is not finite.
     """
-    text = render(records)
+    check(records)
+    places = beside or [Path(path).absolute().parent] * len(records)
+    payloads = [payload.of(record, place, deep) for record, place in zip(records, places, strict=True)]
+    text = render(records, payloads)
     with atomic_write(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def render(records: list[dict[str, Any]]) -> str:
-    """Return the report as text; see `write`."""
-    _check(records)
-    from plotly.offline import get_plotlyjs
-
-    scripts = [get_plotlyjs().replace("\r\n", "\n"), _text("page.js")]
+def render(records: list[dict[str, Any]], payloads: Sequence[dict[str, Any]] | None = None) -> str:
+    """Return the report as text; see `write`. Without payloads nothing but the records is shown."""
+    check(records)
+    found = payloads or [payload.nothing(record) for record in records]
+    thinned = [page.thin(record) for record in records]
+    shown = [record for record, _ in thinned]
+    plotly, script = _plotly(), text("static/page.js")
     requests = [
-        {**page.present(record, number), "csv": _csv_link(terminal.csv(record)), "number": number}
-        for number, record in enumerate(records, 1)
+        {**page.present(record, number, held, left_out), "csv": _csv_link(terminal.csv(record))}
+        for number, ((record, left_out), held) in enumerate(zip(thinned, found, strict=True), 1)
     ]
-    return _template().render(
-        requests=requests,
-        title=records[0]["title"] if len(records) == 1 else f"{len(records)} deletion requests",
-        data=_inline_json(records),
-        style=_text("style.css"),
-        scripts=scripts,
-        policy=_policy(scripts),
-        bar=(bars.BAR_WIDTH, bars.BAR_HEIGHT),
+    data, figures = inline_json(shown), inline_json(list(found))
+    return (
+        templates()
+        .get_template("report.html.jinja")
+        .render(
+            requests=requests,
+            title=records[0]["title"] if len(records) == 1 else f"{len(records)} deletion requests",
+            data=data,
+            figures=figures,
+            size=f"{len(data) / 1e6:.1f} MB of numbers, {len(figures) / 1e6:.1f} MB of figures' numbers and pictures, and Plotly",
+            style=text("static/style.css"),
+            script=script,
+            plotly=_packed(plotly),
+            policy=policy([plotly, script]),
+            bar=(bars.BAR_WIDTH, bars.BAR_HEIGHT),
+        )
     )
 
 
-def _check(records: list[dict[str, Any]]) -> None:
+def check(records: list[dict[str, Any]]) -> None:
+    """Refuse what this version cannot report.
+
+    Raises:
+        BadInput: no record, or a record of another format.
+    """
     if not records:
         raise BadInput("report", "there is no record to report.", "Evaluate a request first.")
     for position, record in enumerate(records):
@@ -63,31 +85,47 @@ def _check(records: list[dict[str, Any]]) -> None:
             raise BadInput(f"report.records[{position}]", found, "Evaluate again with this version.")
 
 
-def _inline_json(records: list[dict[str, Any]]) -> str:
+def inline_json(values: list[dict[str, Any]]) -> str:
     """Return JSON without any character that could end the element in which it stands."""
     try:
-        text = json.dumps(records, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+        made = json.dumps(values, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
     except ValueError as error:
         raise BadInput("report", f"a record holds a number that is not finite ({error}).", "Report the row as failed.") from None
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return made.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _csv_link(text: str) -> str:
-    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+def _csv_link(table: str) -> str:
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(table.encode()).decode()
 
 
-def _policy(scripts: list[str]) -> str:
+@cache
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs().replace("\r\n", "\n")
+
+
+@cache
+def _packed(script: str) -> str:
+    """Return a script compressed as base64: the browser reads a third of the bytes, and none of them before the page is there."""
+    return base64.b64encode(gzip.compress(script.encode(), 9, mtime=0)).decode()
+
+
+def policy(scripts: list[str]) -> str:
+    """Return a content security policy that allows these scripts, the page's own styles and pictures, and nothing else."""
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 
 
-def _text(name: str) -> str:
+def text(name: str) -> str:
+    """Return a file of this package."""
     return (resources.files("expunge.report") / name).read_text(encoding="utf-8")
 
 
 @cache
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
+def templates() -> Any:
+    """Return the templates; whatever they print is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_text("template.html.jinja"))
+    loader = PackageLoader("expunge.report", "templates")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

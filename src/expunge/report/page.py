@@ -3,27 +3,51 @@
 import json
 from typing import Any
 
-from expunge.report import audits, doses
+from expunge import registry
+from expunge.report import audits, doses, epsilons, ranks
 from expunge.report.bars import bar
 from expunge.report.cautions import cautions
 from expunge.report.columns import AIMS, GROUPS, MARKS, Column, columns, half_width, outside, percent, ruling, side
 from expunge.report.headline import card
 
+SECTIONS = {
+    "verdict": "Verdict",
+    "leaderboard": "Leaderboard",
+    "tradeoff": "Trade-off",
+    "forgetting": "Forgetting",
+    "audits": "Audits",
+    "doses": "Doses",
+    "inside": "Inside",
+    "along": "Along the way",
+    "compare": "Compare",
+    "provenance": "Provenance",
+}
+"""Section -> words, in order."""
+FIGURES = ("losses", "roc", "examples", "gallery", "confusion", "inside", "relearning", "epochs", "pairs")
+"""What is drawn from run folders; see `expunge.report.figures.payload`."""
+MOST_ROWS = 200
+"""Rows of a leaderboard; of more the best are shown."""
 
-def present(record: dict[str, Any], number: int) -> dict[str, Any]:
+
+def present(record: dict[str, Any], number: int, payload: dict[str, Any], left_out: int = 0) -> dict[str, Any]:
     """Return what the template needs for one request.
 
     Args:
         record: one request's results.
         number: of the request in the report, from 1; makes the anchors unique.
+        payload: what figures show beyond the record.
+        left_out: rows that `thin` took out.
     """
     table = record["table"]
     shown = columns(table)
-    rows = [_row(row, record, shown) for row in table["rows"]]
+    places = ranks.mean_ranks(table)
+    rows = [_row(row, record, shown, places.get(row["name"])) for row in table["rows"]]
     pinned = [row for row in rows if row["role"] in ("original", "retrained")]
     methods = [row for row in rows if row["role"] == "unlearned"]
     return {
         "id": f"request-{number}",
+        "number": number,
+        "sections": [(key, words) for key, words in SECTIONS.items() if key != "doses" or record.get("doses")],
         "title": record["title"],
         "asked": asked(record["request"]),
         "facts": _facts(record["request"]),
@@ -46,10 +70,40 @@ def present(record: dict[str, Any], number: int) -> dict[str, Any]:
         "seeds": table["seeds"],
         "retrained_models": table["retrained_models"],
         "level": f"{100 * table['level']:.0f} %",
-        "methods": [{"row": name, **_method(method)} for name, method in record["methods"].items()],
-        "provenance": _provenance(record["provenance"]),
+        "families": sorted({row["family"] for row in methods}),
+        "addons": sorted({name for row in methods for name in row["addon_names"] or ["none"]}),
+        "thinned": _thinned(left_out),
+        "epsilons": epsilons.present(record),
+        "provenance": _provenance(record, payload),
+        "payload": _absences(payload),
         "histograms": bool(record.get("histograms", {}).get("loss")),
     }
+
+
+def thin(record: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Return a record with so many rows as a page can hold, and how many were taken out: those with most tests outside their bands."""
+    rows = record["table"]["rows"]
+    if len(rows) <= MOST_ROWS + 2:
+        return record, 0
+    references = [row for row in rows if row["role"] != "unlearned"]
+    methods = [row for row in rows if row["role"] == "unlearned"]
+    kept = sorted(methods, key=lambda row: (not row["cells"], outside(row)[0]))[:MOST_ROWS]
+    names = {row["name"] for row in [*references, *kept]}
+    held = {key: {name: value for name, value in record[key].items() if name in names} for key in ("methods", "cost")}
+    return {**record, **held, "table": {**record["table"], "rows": [*references, *kept]}}, len(methods) - len(kept)
+
+
+def _thinned(left_out: int) -> str:
+    if not left_out:
+        return ""
+    return f"{left_out:,} further rows, with more tests outside their bands than these, are in record.json and table.csv beside this page."
+
+
+def _absences(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return for each figure why it is not there, if it is not."""
+    found: dict[str, Any] = {name: {"reason": payload[name].get("reason")} for name in FIGURES}
+    found["epochs"]["rows"] = bool(payload["epochs"].get("rows"))
+    return found | {"missing": payload["missing"], "beyond": payload["beyond"]}
 
 
 def _groups(shown: list[Column]) -> list[tuple[str, str, int]]:
@@ -178,14 +232,19 @@ def _control(row: dict[str, Any]) -> dict[str, Any]:
     return {"name": row["name"], "ok": kind == "open", "text": words[kind]}
 
 
-def _row(row: dict[str, Any], record: dict[str, Any], shown: list[Column]) -> dict[str, Any]:
+def _row(row: dict[str, Any], record: dict[str, Any], shown: list[Column], rank: float | None) -> dict[str, Any]:
     cost = record["cost"].get(row["name"]) or {}
+    method = record["methods"].get(row["name"])
     out, tests = outside(row)
     judged = ruling(row)
     return {
         "name": row["name"],
         "role": row["role"],
-        "summary": record["methods"].get(row["name"], {}).get("summary", ""),
+        "method": _method(method) if method else None,
+        "family": family(method["name"]) if method else "other",
+        "addon_names": sorted(addon.get("name", "") for addon in method["addons"]) if method else [],
+        "rank": rank,
+        "rank_text": None if rank is None else f"{rank:.1f}",
         "ruling": judged,
         "details": [judged.detail] if row["status"] != "finished" else judged.detail.split("; "),
         "status": row["status"],
@@ -202,6 +261,7 @@ def _row(row: dict[str, Any], record: dict[str, Any], shown: list[Column]) -> di
         "passes_ratio": cost.get("passes_ratio"),
         "seconds": duration(cost.get("seconds")),
         "memory": _bytes(cost.get("peak_memory_bytes")),
+        "memory_bytes": cost.get("peak_memory_bytes"),
     }
 
 
@@ -252,7 +312,15 @@ def _method(method: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _provenance(provenance: dict[str, Any]) -> dict[str, Any]:
+def family(method: str) -> str:
+    """Return the family of a method: the folder that holds it; ``other`` for one that this installation does not know."""
+    module, _ = registry.modules("methods").get(method, ("", ""))
+    parts = module.split(".")
+    return parts[2].replace("_", " ") if module.startswith("expunge.methods.") and len(parts) > 3 else "other"
+
+
+def _provenance(record: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
+    provenance = record["provenance"]
     environment = dict(provenance["environment"])
     versions = environment.pop("versions", {})
     pairs = [(key, _plain(value)) for key, value in environment.items()]
@@ -260,6 +328,8 @@ def _provenance(provenance: dict[str, Any]) -> dict[str, Any]:
         "command": provenance["command"],
         "config": provenance["config"],
         "fingerprint": provenance["fingerprint"],
+        "data": list(payload["fingerprints"].items()),
+        "runs": list(payload["folders"].items()),
         "duration": duration(provenance["seconds"]),
         "environment": pairs + [(name, str(version)) for name, version in versions.items()],
     }

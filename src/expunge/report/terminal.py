@@ -209,9 +209,7 @@ def _short(entry: Entry, between: str | None = " (") -> str:
 
 
 def _claim(held: Card) -> str:
-    if not held.unmet:
-        return "It matches retraining within the margins of this evaluation."
-    return f"That it matches retraining is not claimed: {'; '.join(held.unmet)}."
+    return f"{held.sentence} Its certificate: {held.certificate}." if held.certificate else held.sentence
 
 
 def _strongest(row: dict[str, Any], detail: str) -> str:
