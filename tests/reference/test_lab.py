@@ -14,7 +14,7 @@ from expunge.errors import BadInput
 from expunge.lab import conduct, directions, figures, influence, page, plane, settings
 from expunge.lab.attackers import ATTACKERS, judge
 from expunge.lab.evidence import looks
-from expunge.lab.set_transformer import Hyper, SetTransformer
+from expunge.lab.sets import Hyper, SetTransformer
 from expunge.lab.surface import _losses
 from expunge.lab.world import World, world_of
 from expunge.progress import Progress
@@ -31,8 +31,8 @@ TINY = {
     "hypernetwork": ["lab.points=8", "lab.tasks=64", "lab.epochs=2", "lab.new_tasks=2", "lab.grid=11", "train.epochs=10", "method.epochs=2",
                      "data.per_class=60", "data.test_per_class=60"],
     "stream": ["lab.methods=[streaming,gradient_ascent]", "lab.requests=2", "lab.seeds=3", "model.hidden=[8]", "train.epochs=2",
-               "data.train_limit=400"],
-    "discriminator": ["lab.methods=[{name: finetune, epochs: 1}]", "lab.seeds=2", "lab.folds=3", "lab.attackers=[threshold,logistic regression]",
+               "data.train_limit=300"],
+    "discriminator": ["lab.methods=[{name: finetune, epochs: 1}]", "lab.seeds=2", "lab.folds=3", "lab.attackers=[threshold,neural_net]",
                       "data.train_limit=200", "data.test_limit=100", "train.epochs=2", "model.hidden=[8]"],
 }  # fmt: skip
 
@@ -54,9 +54,9 @@ class Quiet:
         self.events.append(event["event"])
 
 
-def small_world(data="discs", hidden=(), **train) -> World:
+def small_world(hidden=(), per_class=12, **train) -> World:
     tree = {
-        "data": {"name": data, "per_class": 12, "test_per_class": 20},
+        "data": {"name": "discs", "per_class": per_class, "test_per_class": 20},
         "model": {"name": "mlp", "hidden": list(hidden)},
         "train": {"name": "tiny", "epochs": 60, "batch_size": 1000, "weight_decay": 0.05, **train},
     }
@@ -119,38 +119,33 @@ def test_the_estimate_is_newtons_step_for_a_linear_classifier():
     decay = 0.05
     found = influence.estimated_changes(world, model, index, decay)
     batch = next(iter(world.stream("all", index).batches(len(index))))
-    own = leaves(model)
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (world.data.mean, world.data.std))
+    x = (batch.x.double() - mean) / std
 
-    def loss(row, chosen):
-        values, start = {}, 0
-        for name, value in own.items():
-            values[name] = row[start : start + value.numel()].view_as(value)
-            start += value.numel()
-        logits = torch.func.functional_call(model.double(), (values, dict(model.named_buffers())), (batch.x.double(),))
-        return nn.functional.cross_entropy(logits, batch.y, reduction="none")[chosen].mean()
+    def losses(row):
+        return nn.functional.cross_entropy(x @ row[:4].view(2, 2).T + row[4:], batch.y, reduction="none")
 
+    assert [tuple(value.shape) for value in leaves(model).values()] == [(2, 2), (2,)]
     row = influence.weights_of(model)
-    everyone = torch.arange(len(index))
-    hessian = torch.func.hessian(lambda r: loss(r, everyone))(row) + decay * torch.eye(len(row), dtype=torch.float64)
-    for place in (0, 5):
-        slope = torch.func.grad(lambda r, p=place: loss(r, torch.tensor([p])))(row)
-        assert torch.allclose(found[place], torch.linalg.solve(hessian, slope) / len(index), rtol=1e-4, atol=1e-7)
+    hessian = torch.autograd.functional.hessian(lambda r: losses(r).mean(), row) + decay * torch.eye(6, dtype=torch.float64)
+    pulls = torch.autograd.functional.jacobian(losses, row) + decay * row
+    assert torch.allclose(found, torch.linalg.solve(hessian, pulls.T).T / (len(index) - 1), rtol=1e-4, atol=1e-7)
 
 
 def test_the_estimate_foretells_exact_retraining_and_its_sign():
-    world = small_world(epochs=300)
+    world = small_world(epochs=150)
     index = world.data.train_index.numpy()
     models = world.trained(influence.without_each(index), [0] * (len(index) + 1), lambda event: None)
     changes = influence.estimated_changes(world, models[0], index, 0.05)
     exact = torch.stack([influence.weights_of(model) for model in models[1:]]) - influence.weights_of(models[0])
     for estimated, measured in zip(changes, exact, strict=True):
-        assert float(torch.nn.functional.cosine_similarity(estimated, measured, dim=0)) > 0.9, "leaving out moves against the gradient's pull"
+        assert float(torch.nn.functional.cosine_similarity(estimated, measured, dim=0)) > 0.95, "the decay stays while the mean shrinks"
     held = influence.rank_correlation(changes.norm(dim=1).numpy(), influence.distances(models))
     assert held.mean > 0.9 and held.low < held.mean < held.high
 
 
 def test_points_near_the_other_disc_weigh_most_for_a_small_net():
-    world = small_world(epochs=300)
+    world = small_world(epochs=150)
     index = world.data.train_index.numpy()
     models = world.trained(influence.without_each(index), [0] * (len(index) + 1), lambda event: None)
     batch = next(iter(world.stream("all", index).batches(len(index))))
@@ -230,7 +225,8 @@ def test_losses_on_the_plane_are_those_of_the_nets():
     span = directions.span(torch.stack([influence.weights_of(model) for model in models]))
     index = world.data.train_index.numpy()
     batch = next(iter(world.stream("all", index).batches(len(index))))
-    expected = [float(nn.functional.cross_entropy(model(batch.x), batch.y)) for model in models]
+    with torch.no_grad():
+        expected = [float(nn.functional.cross_entropy(model(batch.x), batch.y)) for model in models]
     assert np.allclose(_losses(world, models[0], span.at(span.places), index), expected, atol=1e-5)
 
 
@@ -275,7 +271,8 @@ def test_made_weights_do_not_depend_on_the_order_but_on_every_point():
     torch.manual_seed(0)
     classifier = world.new(0)
     count = len(flat(leaves(classifier)))
-    net = Hyper(SetTransformer(4, count, 16), classifier).eval()
+    net = Hyper(SetTransformer(2, 2, count, 16), classifier).eval()
+    nn.init.normal_(net.transformer.head[-1].weight, std=0.1)
     points = torch.rand(3, 7, 4)
     with torch.no_grad():
         whole = net.weights(points)
@@ -306,8 +303,8 @@ def test_an_attacker_is_never_judged_on_what_it_was_fitted_on():
     """Noise in many dimensions is told apart perfectly in the sample; held out it is a coin."""
     draws = np.random.default_rng(1)
     noise = draws.normal(size=(2, 60, 100))
-    assert abs(judge("logistic regression", noise[0], noise[1]).auc - 0.5) < 0.2
-    assert abs(judge("support vectors", noise[0], noise[1]).auc - 0.5) < 0.2
+    assert abs(judge("logistic_regression", noise[0], noise[1]).auc - 0.5) < 0.2
+    assert abs(judge("support_vectors", noise[0], noise[1]).auc - 0.5) < 0.2
 
 
 def test_looks_are_gradients_and_probabilities_of_the_model():
@@ -324,10 +321,10 @@ def test_looks_are_gradients_and_probabilities_of_the_model():
         loss.backward()
         handle.remove()
         norms = [np.log10(float(parameter.grad.double().norm()) + 1e-12) for parameter in model.parameters()]
-        assert np.allclose(found["gradient norms"][place], norms, atol=1e-4)
-        assert found["probabilities"][place, 0] == pytest.approx(-float(loss), abs=1e-5)
+        assert np.allclose(found["gradient_norms"][place], norms, atol=1e-4)
+        assert found["probabilities"][place, 0] == pytest.approx(-loss.item(), abs=1e-5)
         gradient = features[0].grad[0].double().numpy()
-        assert np.allclose(found["feature gradient"][place], np.sign(gradient) * np.log1p(np.abs(gradient) / 1e-4), atol=1e-3)
+        assert np.allclose(found["feature_gradient"][place], np.sign(gradient) * np.log1p(np.abs(gradient) / 1e-4), atol=1e-3)
     labels = world.data.labels.numpy()[:4]
     assert set(labels) == {0, 1}
     assert np.allclose(np.exp(found["probabilities"]).sum(1), 1)

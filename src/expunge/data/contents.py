@@ -87,16 +87,16 @@ def digests(root: Path, names: Names, cache: Path) -> np.ndarray:
             block = missing[start : start + AT_ONCE]
             found[block], known[block] = _read(root, names.take(block)), True
     finally:  # who interrupts the first pass over a large set does not lose it
-        settled = known & (state.times < taken - RACY_NS)
-        _save(path, names.take(np.flatnonzero(settled)), State(*(part[settled] for part in state)), found[settled])
+        settled = np.flatnonzero(known & (state.times < taken - RACY_NS))
+        _save(path, names.take(settled), State(*(part[settled] for part in state)), found[settled], others_than=names)
     return found
 
 
 def _known(path: Path, names: Names, state: State) -> tuple[np.ndarray, np.ndarray]:
     """Return digests ``[n]`` and which of them are known."""
     found, known = np.zeros(len(names), dtype=DIGEST), np.zeros(len(names), dtype=bool)
-    kept = load_arrays(path)
-    if kept is None or set(kept) != {"names", "ends", "sizes", "times", "digests"}:
+    kept = _kept(path)
+    if kept is None:
         return found, known
     kept_names = Names.of_arrays(kept["names"], kept["ends"])
     if kept_names == names:
@@ -122,9 +122,21 @@ def _read(root: Path, names: Names) -> np.ndarray:
         return np.frombuffer(b"".join(pool.map(one, names)), dtype=DIGEST)
 
 
-def _save(path: Path, names: Names, state: State, found: np.ndarray) -> None:
-    raw = found.view(np.uint8).reshape(-1, 16)
-    save_arrays(path, {"names": names.bytes, "ends": names.ends, "sizes": state.sizes, "times": state.times, "digests": raw})
+def _kept(path: Path) -> dict[str, np.ndarray] | None:
+    kept = load_arrays(path)
+    return kept if kept is not None and set(kept) == {"names", "ends", "sizes", "times", "digests"} else None
+
+
+def _save(path: Path, names: Names, state: State, found: np.ndarray, others_than: Names) -> None:
+    """Write what is known, beside what was known of other files of the folder: a data set is not always read as a whole."""
+    columns = {"sizes": state.sizes, "times": state.times, "digests": found.view(np.uint8).reshape(-1, 16)}
+    kept = _kept(path)
+    if kept is not None:
+        asked, kept_names = set(others_than), Names.of_arrays(kept["names"], kept["ends"])
+        others = np.array([place for place, name in enumerate(kept_names) if name not in asked], dtype=np.int64)
+        names = Names([*names, *kept_names.take(others)])
+        columns = {name: np.concatenate([column, kept[name][others]]) for name, column in columns.items()}
+    save_arrays(path, {"names": names.bytes, "ends": names.ends, **columns})
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -254,9 +254,23 @@ def _read_all(pictures: Pictures) -> torch.Tensor:
 def picture_files(root: Path, folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
     """Yield the pictures under a folder by their names relative to the root, in alphabetical order whatever the file system."""
     found = []
-    for place, _, files in os.walk(folder, followlinks=True):
+    for place, inside, files in os.walk(folder, followlinks=True):
+        here = Path(place).resolve()
+        inside[:] = [name for name in inside if not here.is_relative_to(Path(place, name).resolve())]  # a link back would never end
         found += [os.path.relpath(os.path.join(place, file), root) for file in files if file.lower().endswith(suffixes)]
     return iter(sorted(name.replace(os.sep, "/") for name in found))
+
+
+def read_lines(path: Path, where: str = "data.root") -> list[str]:
+    """Return the lines of a text file.
+
+    Raises:
+        BadInput: it cannot be read, or holds something else than text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(where, f"{path} cannot be read: {error}.", "Give a text file.") from None
 
 
 def held_out(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

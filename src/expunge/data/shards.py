@@ -128,7 +128,7 @@ def _scan(path: Path, label: str) -> Contents:
                     samples.setdefault(key, {}).update(start=member.offset_data, size=member.size, digest=digest(content))
                 elif suffix == ending:
                     samples.setdefault(key, {})["label"] = _label(opened.read(), field, path, key)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise BadInput(
             str(path), f"is no uncompressed tar file, or is damaged: {error}.", "Unpack it with gunzip, or get it again."
         ) from None

@@ -115,7 +115,7 @@ class TensorSource:
         return made
 
     def digests(self) -> np.ndarray:
-        """Return a 128-bit hash of each example's raw content, ``[N]`` of dtype S16; equal content gives equal hashes."""
+        """Return a 128-bit hash of each example's raw content, ``[N]`` of dtype V16; equal content gives equal hashes."""
         raw = self._stored.cpu().numpy().reshape(len(self), -1)
         found = [hashlib.blake2b(row.data, digest_size=16).digest() for row in raw]
         return np.frombuffer(b"".join(found), dtype="V16")

@@ -6,7 +6,7 @@ import numpy as np
 
 from expunge.config import Flag, PositiveInt, Text, hyper
 from expunge.data.names import Names
-from expunge.data.picture_set import Listing, PictureDataset, Place
+from expunge.data.picture_set import Listing, PictureDataset, Place, read_lines
 from expunge.data.pictures import Files
 from expunge.errors import BadInput, nearest
 
@@ -24,9 +24,7 @@ class Celeba(PictureDataset):
     source = "Liu et al., Deep learning face attributes in the wild, ICCV 2015; classes as in an entry to the NeurIPS 2023 challenge"
     deviations = ("Pictures keep their proportions: the centre is cut out. The entry squeezed them into squares.",)
     layout = (
-        Place(
-            ("img_align_celeba", "img_align_celeba/img_align_celeba", "Img/img_align_celeba"), "202,599 aligned pictures, 000001.jpg and on"
-        ),
+        Place(("img_align_celeba", "Img/img_align_celeba"), "202,599 aligned pictures, 000001.jpg and on"),
         Place(
             ("list_attr_celeba.txt", "Anno/list_attr_celeba.txt", "list_attr_celeba.csv"), "attributes, 40 for each picture, each 1 or -1"
         ),
@@ -44,6 +42,7 @@ class Celeba(PictureDataset):
     def listing(self) -> Listing:
         """Return the pictures in the order of the list; see `expunge.data.picture_set.PictureDataset.listing`."""
         root, folder = self.folder(), self.require("202,599")
+        folder = folder / folder.name if (folder / folder.name).is_dir() else folder  # as Kaggle packs it
         names, table = read_table(self.require("attributes"))
         files, codes = self._coded(names, table)
         part = read_partition(self.require("partition"), files)
@@ -78,7 +77,7 @@ def read_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Return the names of the attributes, and the values of each picture, int8 ``[40]`` of 1 and -1.
 
     Raises:
-        BadInput: a row with another number of values than there are names.
+        BadInput: no rows, or one with another number of values than there are names.
     """
     rows = _rows(path)
     if rows and len(rows[0]) == 1:  # the number of pictures
@@ -91,6 +90,8 @@ def read_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1", "0"}:
             raise BadInput("data.root", f"{path}: the row of {row[0]!r} has {len(row) - 1} values, expected {len(names)} of 1 and -1.")
         table[row[0]] = np.array([int(value) for value in row[1:]], dtype=np.int8)
+    if not table:
+        raise BadInput("data.root", f"{path} names no pictures.", "Get the official list again.")
     return names, table
 
 
@@ -108,5 +109,4 @@ def read_partition(path: Path, files: list[str]) -> np.ndarray:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.replace(",", " ").split() for line in lines if line.strip()]
+    return [line.replace(",", " ").split() for line in read_lines(path) if line.strip()]

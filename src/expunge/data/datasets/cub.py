@@ -6,7 +6,7 @@ import numpy as np
 
 from expunge.config import PositiveInt, hyper
 from expunge.data.names import Names
-from expunge.data.picture_set import Listing, PictureDataset, Place
+from expunge.data.picture_set import Listing, PictureDataset, Place, read_lines
 from expunge.data.pictures import Files
 from expunge.errors import BadInput
 
@@ -44,6 +44,16 @@ class Cub(PictureDataset):
                     "data.root", f"the {about} are about {len(column)} pictures, images.txt about {len(files)}.", "Unpack again."
                 )
         names = read_numbered(self.require("class names"))
+        for picture in files:
+            label, part = columns["labels"][picture], columns["split"][picture]
+            if label not in names:
+                raise BadInput(
+                    "data.root",
+                    f"image_class_labels.txt: {picture} has the class {label!r}, which classes.txt does not name.",
+                    "Unpack again.",
+                )
+            if part not in ("0", "1"):
+                raise BadInput("data.root", f"train_test_split.txt, picture {picture}: expected 0 or 1, got {part!r}.", "Unpack again.")
         numbers = {number: label for label, number in enumerate(sorted(names, key=int))}
         prefix = images.relative_to(root).as_posix()
         labels = np.array([numbers[columns["labels"][picture]] for picture in files], dtype=np.int64)
@@ -60,7 +70,7 @@ def read_numbered(path: Path) -> dict[str, str]:
         BadInput: a line without a number.
     """
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         key, _, value = line.strip().partition(" ")
         if line.strip() and not (key.isdecimal() and value):
             raise BadInput("data.root", f"{path}, line {number}: expected a number and a value, got {line[:60]!r}.", "Unpack again.")

@@ -7,9 +7,9 @@ import numpy as np
 
 from expunge.config import PositiveInt, hyper
 from expunge.data.names import Names
-from expunge.data.picture_set import Listing, PictureDataset, Place
+from expunge.data.picture_set import Listing, PictureDataset, Place, read_lines
 from expunge.data.pictures import Files
-from expunge.errors import BadInput
+from expunge.errors import BadInput, nearest
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 
@@ -45,15 +45,25 @@ class Domainnet(PictureDataset):
         root = self.folder()
         self._require(f"{self.domain} pictures")
         train, test = (read_list(self._require(f"{self.domain} {part} list")) for part in ("train", "test"))
-        kept = set(self.classes.read_text(encoding="utf-8").split()) if self.classes is not None else None
-        samples = [row for row in (*train, *test) if kept is None or _class_of(row[0]) in kept]
+        kept = self._kept({_class_of(file) for file, _ in (*train, *test)})
+        samples = [row for row in (*train, *test) if _class_of(row[0]) in kept]
         numbers = sorted({(label, _class_of(file)) for file, label in samples})
-        if len({label for label, _ in numbers}) < len(numbers):
-            raise BadInput("data.root", "the lists give two classes one number.", "Get the lists of one version.")
+        if any(len(set(column)) < len(numbers) for column in zip(*numbers, strict=True)):
+            raise BadInput("data.root", "the lists give two classes one number, or one class two.", "Get the lists of one version.")
         place = {label: position for position, (label, _) in enumerate(numbers)}
         labels = np.array([place[label] for _, label in samples], dtype=np.int64)
-        train_size = sum(kept is None or _class_of(file) in kept for file, _ in train)
+        train_size = sum(_class_of(file) in kept for file, _ in train)
         return Listing(Files(root, Names(file for file, _ in samples)), labels, train_size, tuple(name for _, name in numbers))
+
+    def _kept(self, names: set[str]) -> set[str]:
+        """Return the classes to keep, of those that there are."""
+        if self.classes is None:
+            return names
+        asked = {line.strip() for line in read_lines(self.classes, "data.classes") if line.strip()}
+        unknown = sorted(asked - names)
+        if unknown:
+            raise BadInput("data.classes", f"{self.domain} has no class {unknown[0]!r}.", nearest(unknown[0], names))
+        return asked
 
     def _require(self, about: str) -> Path:
         return self.place(about).require(self.folder(), self.name)
@@ -74,7 +84,7 @@ def read_list(path: Path) -> list[tuple[str, int]]:
         BadInput: a line of another form.
     """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         file, _, label = line.strip().rpartition(" ")
         if line.strip() and (file.count("/") < 2 or not label.isdecimal()):
             raise BadInput("data.root", f"{path}, line {number}: expected DOMAIN/CLASS/FILE NUMBER, got {line[:60]!r}.", "Get it again.")

@@ -49,7 +49,14 @@ def class_folders(root: Path, folder: Path) -> dict[str, list[str]]:
 
 
 def from_folders(root: Path, train: dict[str, list[str]], test: dict[str, list[str]], class_names: Sequence[str]) -> Listing:
-    """Return the listing of two parts by class; the classes' order is that of ``train``."""
+    """Return the listing of two parts by class; the classes' order is that of ``train``.
+
+    Raises:
+        BadInput: a class of ``test`` that ``train`` does not have.
+    """
+    unknown = sorted(test.keys() - train.keys())
+    if unknown:
+        raise BadInput("data.root", f"test has the class {unknown[0]!r}, which train has not.", "Unpack the same classes in both.")
     number = {name: label for label, name in enumerate(train)}
     samples = [(file, number[name]) for part in (train, test) for name, files in part.items() for file in files]
     labels = np.array([label for _, label in samples], dtype=np.int64)

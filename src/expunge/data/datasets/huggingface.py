@@ -1,5 +1,6 @@
 """Pictures in data sets of Hugging Face, from a folder or from the hub."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from expunge.data.official import cache_folder
 from expunge.data.picture_set import Listing, PictureDataset
 from expunge.data.rows import Rows
 from expunge.errors import BadInput, nearest
+
+SPLITS = ("train", "test", "validation", "val", "valid")
+"""What splits are usually called; of those after the first, the first that there is is tested."""
 
 
 class Huggingface(PictureDataset):
@@ -35,14 +39,16 @@ class Huggingface(PictureDataset):
     def listing(self) -> Listing:
         """Return the rows in their order; see `expunge.data.picture_set.PictureDataset.listing`."""
         splits = self._splits()
-        test = self.test or next((name for name in ("test", "validation", "val", "valid") if name in splits), "test")
+        test = self.test or next((name for name in SPLITS[1:] if name in splits), "test")
         for field, name in (("train", self.train), ("test", test)):
             if name not in splits:
                 raise BadInput(f"data.{field}", f"there is no split {name!r}.", nearest(name, splits))
-        tables = [splits[self.train], splits[test]]
-        image, label = self._column(tables[0], "image"), self._column(tables[0], "label")
-        tables = [_undecoded(table, image) for table in tables]
-        labels, class_names = _labels(tables, label)
+        parts = {name: splits[name] for name in (self.train, test)}
+        if len(parts) == 1:
+            raise BadInput("data.test", f"{test!r} holds the training rows.", f"Name another split: {', '.join(splits)}.")
+        image, label = (self._column(parts, field) for field in ("image", "label"))
+        tables = [_undecoded(table, image) for table in parts.values()]
+        labels, class_names = _labels(parts, label)
         rows = [np.arange(len(table)) for table in tables]
         table = np.repeat(np.arange(2, dtype=np.int32), [len(part) for part in rows])
         names = Names(name for table, part in zip(tables, ("train", "test"), strict=True) for name in self._names(table, part))
@@ -71,9 +77,10 @@ class Huggingface(PictureDataset):
             if (root / "state.json").is_file():
                 raise BadInput("data.root", f"{root} is one split of a data set.", "Give the folder above it, with training and test rows.")
             if root.is_dir():
-                return dict(library.load_dataset("parquet", data_files=_parquet(root), cache_dir=self._library_cache()))
+                files = _parquet(root, {self.train, self.test or "test"})
+                return dict(library.load_dataset("parquet", data_files=files, cache_dir=self._library_cache()))
             return self._from_hub(library)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
             detail = " ".join(str(error).split())[:200]
             raise BadInput("data.root", f"{root} cannot be read: {detail}.", "Give a folder, or a name of the hub.") from None
 
@@ -88,13 +95,15 @@ class Huggingface(PictureDataset):
     def _library_cache(self) -> str | None:
         return None if self.cache is None else str(self.cache)
 
-    def _column(self, table: Any, field: str) -> str:
-        """Return the name of the picture or label column."""
-        given = getattr(self, field)
-        if given is not None:
-            if given not in table.column_names:
-                raise BadInput(f"data.{field}", f"there is no column {given!r}.", nearest(given, table.column_names))
-            return given
+    def _column(self, parts: dict[str, Any], field: str) -> str:
+        """Return the name of the picture or label column, which all parts have."""
+        found = getattr(self, field) or self._only_column(parts[self.train], field)
+        for part, table in parts.items():
+            if found not in table.column_names:
+                raise BadInput(f"data.{field}", f"{part} has no column {found!r}.", nearest(found, table.column_names))
+        return found
+
+    def _only_column(self, table: Any, field: str) -> str:
         if field == "image":
             found = [name for name, kind in table.features.items() if type(kind).__name__ == "Image"]
         else:
@@ -122,12 +131,13 @@ def _library() -> Any:
     return datasets
 
 
-def _parquet(root: Path) -> dict[str, list[str]]:
-    """Return the parquet files of each split, which their names begin with, or the folder that they lie in."""
+def _parquet(root: Path, wanted: set[str]) -> dict[str, list[str]]:
+    """Return the parquet files of each split: their names begin with it, or it is the folder that they lie in."""
     found: dict[str, list[str]] = {}
     for path in sorted(root.rglob("*.parquet")):
-        name = path.parent.name if path.parent not in (root, root / "data") else path.stem.partition("-")[0]
-        found.setdefault(name, []).append(str(path))
+        name = path.stem.partition("-")[0]
+        by_name = name in wanted | set(SPLITS) or path.parent in (root, root / "data")
+        found.setdefault(name if by_name else path.parent.name, []).append(str(path))
     if not found:
         raise BadInput("data.root", f"{root} holds neither dataset_dict.json nor parquet files.", "Write it with save_to_disk.")
     return found
@@ -139,12 +149,29 @@ def _undecoded(table: Any, column: str) -> Any:
     return table.cast_column(column, type(table.features[column])(decode=False))
 
 
-def _labels(tables: list[Any], column: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    values = [value for table in tables for value in table[column]]
-    names = getattr(tables[0].features[column], "names", None)
-    if names is None and all(isinstance(value, int) for value in values):
-        names = [str(number) for number in range(max(values) + 1)]
-    elif names is None:
-        names = sorted({str(value) for value in values})
-        values = [names.index(str(value)) for value in values]
-    return np.array(values, dtype=np.int64), tuple(names)
+def _labels(parts: dict[str, Any], column: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels, int64 ``[n]``, and class names: those of the training rows, or the numbers or texts that there are."""
+    values = {part: _given(part, table[column]) for part, table in parts.items()}
+    known = [getattr(table.features[column], "names", None) for table in parts.values()]
+    every = [value for part in values.values() for value in part]
+    if known[0] is None and all(isinstance(value, int) for value in every):
+        return np.array(every, dtype=np.int64), tuple(map(str, range(max(every, default=-1) + 1)))
+    names = known[0] or sorted(set(map(str, every)))
+    number = {name: place for place, name in enumerate(names)}
+    found = []
+    for own, (part, given) in zip(known, values.items(), strict=True):
+        for value in given:
+            name = (own or names)[value] if isinstance(value, int) and value < len(own or names) else str(value)
+            if name not in number:
+                raise BadInput("data.label", f"the {part} rows have the class {name!r}, which the training rows have not.")
+            found.append(number[name])
+    return np.array(found, dtype=np.int64), tuple(names)
+
+
+def _given(part: str, column: Iterable[Any]) -> list[Any]:
+    values = list(column)
+    for row, value in enumerate(values):
+        if value is None or (isinstance(value, int) and value < 0):
+            problem = "has no label" if value is None else f"has the label {value}"
+            raise BadInput("data.label", f"{part} row {row} {problem}.", "Choose a split whose rows are all labelled.")
+    return values

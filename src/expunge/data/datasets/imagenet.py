@@ -7,7 +7,7 @@ from typing import Literal
 
 from expunge.config import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, hyper
 from expunge.data.datasets.folder import class_folders, from_folders
-from expunge.data.picture_set import Listing, PictureDataset, Place, picture_files
+from expunge.data.picture_set import Listing, PictureDataset, Place, picture_files, read_lines
 from expunge.data.pictures import SUFFIXES
 from expunge.errors import BadInput
 
@@ -51,9 +51,6 @@ class Imagenet(PictureDataset):
         train = class_folders(root, self.require("training"))
         validation = self.require("validation")
         test = class_folders(root, validation) if any(validation.glob("*/")) else self._flat(root, validation, list(train))
-        unknown = sorted(test.keys() - train.keys())
-        if unknown:
-            raise BadInput("data.root", f"val has the class {unknown[0]!r}, which train has not.", "Unpack the same classes in both.")
         words = read_synsets(synsets) if synsets is not None else {}
         return from_folders(root, train, test, unique([words.get(wnid, wnid) for wnid in train], list(train)))
 
@@ -91,9 +88,11 @@ def read_validation_labels(path: Path, meta: Path | None, files: Sequence[str], 
     Raises:
         BadInput: the list does not fit the pictures.
     """
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in read_lines(path) if line.strip()]
+    if not lines:
+        raise BadInput("data.root", f"{path} is empty.", "Get the official list again.")
     if path.suffix == ".csv":
-        return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(lines)}
+        return _solution(path, lines)
     if len(lines[0].split()) == 1:
         return _ground_truth(path, meta, lines, files)
     found = {}
@@ -107,13 +106,29 @@ def read_validation_labels(path: Path, meta: Path | None, files: Sequence[str], 
     return found
 
 
+def _solution(path: Path, lines: list[str]) -> dict[str, str]:
+    rows = csv.DictReader(lines)
+    if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
+        raise BadInput("data.root", f"{path} has no columns ImageId and PredictionString.", "Get the official list again.")
+    found = {}
+    for row in rows:
+        words = (row["PredictionString"] or "").split()
+        if not words:
+            raise BadInput("data.root", f"{path}, line {rows.line_num}: {row['ImageId']} has no class.", "Get the official list again.")
+        found[row["ImageId"]] = words[0]
+    return found
+
+
 def _ground_truth(path: Path, meta: Path | None, lines: list[str], files: Sequence[str]) -> dict[str, str]:
     if meta is None:
         raise BadInput("data.root", f"{path} holds numbers of the devkit, and its meta.mat is missing.", "Put meta.mat beside it.")
     if len(lines) != len(files):
         raise BadInput("data.root", f"{path} has {len(lines)} numbers for {len(files)} pictures.", "Unpack all validation pictures.")
-    wnid_of = read_meta(meta)
-    return {Path(file).stem: wnid_of[int(line)] for file, line in zip(files, lines, strict=True)}
+    wnid_of = {str(number): wnid for number, wnid in read_meta(meta).items()}
+    odd = next((number for number, line in enumerate(lines, 1) if line.strip() not in wnid_of), None)
+    if odd is not None:
+        raise BadInput("data.root", f"{path}, line {odd}: {lines[odd - 1][:60]!r} is no number of {meta.name}.", "Get the devkit again.")
+    return {Path(file).stem: wnid_of[line.strip()] for file, line in zip(files, lines, strict=True)}
 
 
 def read_meta(path: Path) -> dict[int, str]:
@@ -135,7 +150,7 @@ def read_meta(path: Path) -> dict[int, str]:
 def read_synsets(path: Path) -> dict[str, str]:
     """Return WordNet number -> first name, from lines such as ``n01440764 tench, Tinca tinca``."""
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         columns = line.split(None, 1)
         if len(columns) == 2:
             found[columns[0]] = columns[1].partition(",")[0].strip()

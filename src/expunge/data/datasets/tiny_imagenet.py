@@ -5,7 +5,7 @@ from pathlib import Path
 from expunge.config import hyper
 from expunge.data.datasets.folder import class_folders, from_folders
 from expunge.data.datasets.imagenet import read_synsets, unique
-from expunge.data.picture_set import Listing, PictureDataset, Place, picture_files
+from expunge.data.picture_set import Listing, PictureDataset, Place, picture_files, read_lines
 from expunge.data.pictures import SUFFIXES
 from expunge.errors import BadInput
 
@@ -46,7 +46,7 @@ class TinyImagenet(PictureDataset):
         if not annotations.is_file():
             return class_folders(root, folder)
         label = {}
-        for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_lines(annotations), 1):
             columns = line.split("\t")
             if line.strip() and (len(columns) < 2 or columns[1] not in wnids):
                 raise BadInput("data.root", f"{annotations}, line {number}: expected a file and a class of train/, got {line[:60]!r}.")

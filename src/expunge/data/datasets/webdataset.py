@@ -6,7 +6,7 @@ import numpy as np
 
 from expunge.config import Text, hyper
 from expunge.data.names import Names
-from expunge.data.picture_set import Listing, PictureDataset
+from expunge.data.picture_set import Listing, PictureDataset, read_lines
 from expunge.data.shards import index, join
 from expunge.errors import BadInput
 
@@ -28,8 +28,8 @@ class Webdataset(PictureDataset):
 
     def listing(self) -> Listing:
         """Return the pictures in the order of the shards; see `expunge.data.picture_set.PictureDataset.listing`."""
-        train = self._shards(self.train)
-        test = self._shards(self.test) if self.test else self._shards("*test*.tar", "*val*.tar")
+        train = self._shards("data.train", self.train)
+        test = self._shards("data.test", *([self.test] if self.test else ["*test*.tar", "*val*.tar"]))
         twice = set(train) & set(test)
         if twice:
             raise BadInput("data.test", f"{sorted(twice)[0]} holds both training and test samples.", "Set data.train and data.test.")
@@ -40,11 +40,15 @@ class Webdataset(PictureDataset):
         labels, class_names = number_labels(Names(label for part in parts for label in part.labels), self.class_names)
         return Listing(shards, labels, sum(len(part.names) for part in parts[: len(train)]), class_names)
 
-    def _shards(self, *patterns: str) -> list[Path]:
+    def _shards(self, where: str, *patterns: str) -> list[Path]:
         """Return the files of the first pattern that any fit."""
         root = self.folder()
         for pattern in patterns:
-            found = sorted(root.glob(pattern))
+            try:
+                found = sorted(root.glob(pattern))
+            except (ValueError, NotImplementedError) as error:
+                remedy = f"Give one under {root}, for example 'train-*.tar'."
+                raise BadInput(where, f"{pattern!r} is no pattern of files under the root: {error}.", remedy) from None
             if found:
                 return found
         raise BadInput("data.root", f"{root} holds no {' or '.join(patterns)}.", "Set data.train and data.test, for example 'val-*.tar'.")
@@ -68,10 +72,13 @@ def number_labels(labels: Names, file: Path | None) -> tuple[np.ndarray, tuple[s
         file: a text file with a class name a line.
 
     Raises:
-        BadInput: a label that the file does not have.
+        BadInput: a label that the file does not have, or a negative one.
     """
-    given = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()] if file else []
+    given = [line.strip() for line in read_lines(file, "data.class_names") if line.strip()] if file else []
     distinct = sorted(set(labels))
+    negative = next((label for label in distinct if label.startswith("-") and label[1:].isdecimal()), None)
+    if negative is not None:
+        raise BadInput("data.label", f"numbers of classes count from 0, and there is the label {negative!r}.", "Leave such samples out.")
     if all(label.isdecimal() for label in distinct):
         numbers = {label: int(label) for label in distinct}
         class_names = given or [str(number) for number in range(max(numbers.values()) + 1)]

@@ -48,6 +48,15 @@ class RelatedClasses(Scenario):
             found = "no downstream set is given" if self.downstream is None else f"there is no folder {self.downstream}"
             raise BadInput("forget.downstream", f"{found}.", "Write forget=related_classes:FOLDER, a folder DOMAIN/CLASS/PICTURE.")
 
+    def check_count(self, data: Data) -> None:
+        """Refuse to forget all classes.
+
+        Raises:
+            BadInput: there are no more classes than are to be forgotten.
+        """
+        if self.count >= data.num_classes:
+            raise BadInput("forget.count", f"{data.name} has {data.num_classes} classes, got {self.count}.", "At least one must be left.")
+
     def choose(self, data: Data, candidates: np.ndarray, seed: int) -> np.ndarray:
         """Refuse: the choice rests on a model.
 
@@ -62,6 +71,5 @@ class RelatedClasses(Scenario):
             return Choice(self.choose(data, candidates, seed))
         if not np.array_equal(ranking.index, candidates):
             raise BadInput("forget", "the ranking is about other training examples.", "Make it again with this data and seed.")
-        if self.count >= data.num_classes:
-            raise BadInput("forget.count", f"{data.name} has {data.num_classes} classes, got {self.count}.", "At least one must be left.")
+        self.check_count(data)
         return Choice(candidates[ranking.scores["place"] < self.count], notes=ranking.notes)
