@@ -45,6 +45,9 @@ class Progress:
     def _on_warning(self, event: dict[str, Any]) -> None:
         self.console.print(f"warning: {event.get('title', '')}: {event.get('message', event)}", markup=False)
 
+    def _on_waiting(self, event: dict[str, Any]) -> None:
+        self.console.print(f"{event['title']} is being made by {event['for']}; it is taken from there.", markup=False)
+
     def _on_start(self, event: dict[str, Any]) -> None:
         self.tasks[event["title"]] = self.bars.add_task(f"  {event['title']}", total=None)
 

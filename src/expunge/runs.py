@@ -17,6 +17,19 @@ from typing import Any
 
 from expunge.errors import BadInput
 
+_writes = True
+
+
+def write_files(wanted: bool) -> None:
+    """Say whether this process writes files; of several that work on one model, one alone does."""
+    global _writes
+    _writes = wanted
+
+
+def writes() -> bool:
+    """Return whether this process writes files."""
+    return _writes
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -27,12 +40,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         BadInput: the folder cannot be written, or the disk is full.
     """
+    if not _writes:
+        with tempfile.TemporaryDirectory() as elsewhere:
+            yield Path(elsewhere) / path.name
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         os.close(handle)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
     temporary = Path(name)
     try:
         yield temporary
@@ -40,14 +57,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        raise _unwritable(path, error) from None
+    except Exception as error:
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":  # which has errors of the disk of its own
+            raise unwritable(path, error) from None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def _unwritable(path: Path, error: OSError) -> BadInput:
-    return BadInput("out", f"cannot write {path}: {error.strerror or error}.", "Choose another folder with out=FOLDER, or make room.")
+def unwritable(path: Path, error: Exception) -> BadInput:
+    """Return the error for a file that cannot be written."""
+    reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+    with contextlib.suppress(OSError):
+        if not getattr(error, "errno", None) and shutil.disk_usage(path.parent).free < 1 << 20:  # NumPy says how many bytes and not why
+            reason = "No space left on device"
+    return BadInput("out", f"cannot write {path}: {reason}.", "Choose another folder with out=FOLDER, or make room.")
 
 
 def check_writable(folder: Path, needed_bytes: int = 64 << 20) -> None:
@@ -63,7 +88,7 @@ def check_writable(folder: Path, needed_bytes: int = 64 << 20) -> None:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise _unwritable(existing, error) from None
+        raise unwritable(existing, error) from None
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise BadInput(
@@ -81,29 +106,48 @@ def read_json(path: Path) -> Any:
     """Return the value of a JSON file.
 
     Raises:
-        BadInput: the file is not JSON.
+        BadInput: the file is not JSON, or is missing; ``where`` is ``out`` if the folder cannot be read at all.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, FileNotFoundError) as error:
         raise BadInput(str(path), f"cannot be read: {error}.", "Delete the file; it is made again.") from None
+    except OSError as error:  # what is there may be whole: it must not be made again
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> BadInput:
+    """Return the error for a file that is there, or may be, and that the system does not give."""
+    return BadInput("out", f"cannot read {path}: {error.strerror or error}.", "See that the folder can be read, or use out=FOLDER.")
 
 
 def append_event(path: Path, **event: Any) -> None:
-    """Append one line of JSON with the time to an event log; a line that a killed process left unfinished is closed first."""
+    """Append one line of JSON with the time to an event log; a line that a killed process left unfinished is closed first.
+
+    Raises:
+        BadInput: the file cannot be written, or the disk is full.
+    """
+    if not _writes:
+        return
     line = json.dumps({"time": round(time.time(), 3), **event}).encode() + b"\n"
-    with open(path, "ab+") as log:
-        if log.tell():
-            log.seek(-1, os.SEEK_END)
-            line = line if log.read(1) == b"\n" else b"\n" + line
-        log.write(line)
+    try:
+        with open(path, "ab+") as log:
+            if log.tell():
+                log.seek(-1, os.SEEK_END)
+                line = line if log.read(1) == b"\n" else b"\n" + line
+            log.write(line)
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
-def remove_leftovers(folder: Path, older_than_seconds: float = 3600.0) -> None:
-    """Remove temporary files that killed processes have left in a folder; young ones may belong to a living process."""
-    for path in folder.glob(".*.*"):
-        with contextlib.suppress(OSError):
-            if path.is_file() and time.time() - path.stat().st_mtime > older_than_seconds:
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that killed processes have left in a folder; the caller holds the lock on it, so nobody else writes there.
+
+    Their age plays no part: clocks jump, and those of a file server go their own way.
+    """
+    for pattern in (".*.*", ".lock-*") if _writes else ():
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):
                 path.unlink()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from expunge import config
 from expunge.bench.request import Request, Row, inspected, jobs_of, originals, retrained, shared_key
 from expunge.config import fingerprint
 from expunge.errors import BadInput
@@ -51,7 +52,11 @@ def owners(requests: Sequence[Request]) -> dict[str, Any]:
         work, name = request.workplace(), identity_of(request)
         for seed in range(originals(work)):
             key = f"original/{shared_key(work)}/{seed}"
-            found[key] = ["original", fingerprint([name[part] for part in ("data", "model", "train", "seed")]), seed]
+            found[key] = [
+                "original",
+                fingerprint([name[part] for part in ("data", "model", "train", "seed", "training_seed") if part in name]),
+                seed,
+            ]
         found |= {f"retrained/{number}/{seed}": ["retrained", name, seed] for seed in range(retrained(work))}
         for row in request.rows:
             found |= {
@@ -63,13 +68,13 @@ def owners(requests: Sequence[Request]) -> dict[str, Any]:
 
 def identity_of(request: Request) -> dict[str, Any]:
     """Return what a request is, without where and how it is computed."""
-    return {key: request.tree[key] for key in ("data", "model", "train", "forget", "seed")}
+    return {key: request.tree[key] for key in ("data", "model", "train", "forget", "seed", *config.SEEDS) if key in request.tree}
 
 
 def row_identity(request: Request, row: Row) -> list[Any]:
     """Return what a row of a request is."""
     tree = request.workplace(row).experiment.tree()
-    return [identity_of(request), tree["method"], tree["addons"]]
+    return [identity_of(request), tree["method"], tree["addons"], *([] if row.unlearning_seed is None else [row.unlearning_seed])]
 
 
 def share(requests: Sequence[Request], shard: Shard) -> list[Job]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -106,8 +106,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def weights_hash(model: nn.Module) -> str:
     """Return the SHA-256 of all weights and buffers: names, types, shapes and bytes, sorted by name."""
+    return tensors_hash(model.state_dict())
+
+
+def tensors_hash(state: Mapping[str, Any]) -> str:
+    """Return the same of tensors by name, such as those of a weights file."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(state.items()):
         value = value.detach().cpu().contiguous()
         digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy())

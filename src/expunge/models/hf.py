@@ -16,6 +16,7 @@ class Hf(Model):
 
     source = "https://huggingface.co/docs/transformers"
     prefix_field = "architecture"
+    packages = ("transformers",)
 
     architecture: Text
     pretrained: Flag = hyper(False, "start from published weights; the head is new when the number of classes differs")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ class Model(Component):
             holds its own normalisation keeps it.
         normalization: constants that centre and scale the pixels: those of the data set, ImageNet's, or none.
     """
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages beside torch whose code is the architecture; their versions are part of what a run is."""
 
     weights: Path | None = None
     normalization: Literal["data", "imagenet", "none"] = "data"

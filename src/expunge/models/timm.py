@@ -15,6 +15,7 @@ class Timm(Model):
 
     source = "https://github.com/huggingface/pytorch-image-models"
     prefix_field = "architecture"
+    packages = ("timm",)
 
     architecture: Text
     pretrained: Flag = hyper(False, "start from published weights; the head is new when the number of classes differs")

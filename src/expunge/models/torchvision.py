@@ -17,6 +17,7 @@ class Torchvision(Model):
 
     source = "https://docs.pytorch.org/vision/stable/models.html"
     prefix_field = "architecture"
+    packages = ("torchvision",)
 
     architecture: Text
     pretrained: Flag = hyper(

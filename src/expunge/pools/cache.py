@@ -5,6 +5,7 @@ so that a pool grows without touching what is there, and each row has one writer
 """
 
 import os
+import uuid
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from expunge.config import fingerprint
 from expunge.errors import BadInput
 from expunge.metrics.scores import margin
-from expunge.runs import read_json, write_json
+from expunge.runs import read_json, unwritable, write_json
 
 BLOCK_ROWS = 64
 OUT, IN, FORGET = 0, 1, 2
@@ -183,14 +184,23 @@ class EvidenceCache:
 
 
 def _make(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-    """Make an array of zeros unless another process has made it first; only one of two makers wins, and both then use the same file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    np.lib.format.open_memmap(temporary, mode="w+", dtype=np.dtype(dtype), shape=shape).flush()
+    """Make an array of zeros unless another process has made it first; only one of two makers wins, and both then use the same file.
+
+    Raises:
+        BadInput: the disk is full. The room is taken now, because a process that writes to memory for which there is none is killed.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.lib.format.open_memmap(temporary, mode="w+", dtype=np.dtype(dtype), shape=shape).flush()
+        if hasattr(os, "posix_fallocate"):
+            with open(temporary, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         os.link(temporary, path)
     except FileExistsError:
         pass
+    except OSError as error:
+        raise unwritable(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 

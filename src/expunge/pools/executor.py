@@ -1,19 +1,25 @@
-"""Run many stages in worker processes, one thread each, and tell how far they are."""
+"""Jobs, the order in which they may run, and the one interface behind which they run: in this process, in worker processes, or on Ray.
 
-import multiprocessing
+An executor (`expunge.pools.executors`) has one verb, ``work(shift)``: it takes what the shift says may start, and tells the shift what came
+out, what lost its worker, and what another driver is making at the moment. All rules of order, failure and repetition are the shift's.
+"""
+
 import os
-import queue
-import signal
-import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from expunge.errors import BadInput
+from expunge.pools import locks
+
+if TYPE_CHECKING:
+    from expunge.pools.workplace import Workplace
 
 Report = Callable[[dict[str, Any]], None]
+REST_SECONDS = 0.5
+"""How long a job rests that another driver is making, before it is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +40,15 @@ class Job:
 
 
 class WorkersLost(RuntimeError):
-    """A worker process died; what had finished is kept."""
+    """A job lost its worker more often than it is tried again; what had finished is kept."""
 
-    def __init__(self):
-        super().__init__("a worker process was killed (out of memory?). What was finished is kept: run the same command again to go on.")
+    def __init__(self, reason: str):
+        self.reason = reason
+        super().__init__(f"{reason} What was finished is kept: run the same command again to go on.")
 
-
-def call(function: str, arguments: dict[str, Any], results: dict[str, Any], report: Report) -> Any:
-    """Call ``module:function`` in this process."""
-    import importlib
-
-    module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)(**arguments, results=results, report=report)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let the error travel as it is."""
+        return type(self), (self.reason,)
 
 
 @dataclass(frozen=True)
@@ -59,23 +62,53 @@ class Failed:
     reason: str
 
 
-_EVENTS: Any = None
+@dataclass(frozen=True)
+class Later:
+    """What stands in place of a result when another driver is making it at the moment.
+
+    Attributes:
+        holder: who, in words.
+    """
+
+    holder: str
 
 
-def _start(events: Any) -> None:
-    global _EVENTS
-    _EVENTS = events
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C and ends the workers
+class Executor(Protocol):
+    """Where jobs run.
+
+    Attributes:
+        retries: how often a job is tried again that has lost its worker.
+    """
+
+    @property
+    def retries(self) -> int:
+        """How often a job is tried again that has lost its worker."""
+        ...
+
+    def work(self, shift: "Shift") -> None:
+        """Run all jobs of a shift that can run."""
+        ...
 
 
-def _work(function: str, arguments: dict[str, Any], results: dict[str, Any], keep_going: bool = False) -> Any:
-    return _attempt(function, arguments, results, _EVENTS.put, keep_going)
+def call(function: str, arguments: dict[str, Any], results: dict[str, Any], report: Report) -> Any:
+    """Call ``module:function`` in this process."""
+    import importlib
+
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)(**arguments, results=results, report=report)
 
 
-def _attempt(function: str, arguments: dict[str, Any], results: dict[str, Any], report: Report, keep_going: bool) -> Any:
-    """Return a job's result, or with ``keep_going`` what it failed of; a folder that cannot be written ends everything all the same."""
+def attempt(job: Job, results: dict[str, Any], report: Report, keep_going: bool) -> Any:
+    """Return a job's result, `Later`, or with ``keep_going`` what it failed of.
+
+    Raises:
+        BadInput: a folder that cannot be read or written ends everything all the same.
+    """
     try:
-        return call(function, arguments, results, report)
+        with locks.impatient():
+            return call(job.function, job.arguments, results, report)
+    except locks.Busy as busy:
+        return Later(busy.holder)
     except BadInput as error:
         if not keep_going or error.where == "out":
             raise
@@ -91,149 +124,139 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(jobs: Iterable[Job], workers: int, report: Report, *, keep_going: bool = False) -> dict[str, Any]:
+def places(work: "Workplace") -> int:
+    """Return how many jobs of an experiment run at once on this machine, if its memory allows it."""
+    asked = work.experiment.evaluate
+    return asked.workers or max(1, processors() // asked.threads)
+
+
+def local(workers: int, retries: int = 2) -> Executor:
+    """Return the executor for this machine: worker processes, or this process where one worker is asked for."""
+    from expunge.pools.executors.in_process import InProcess
+    from expunge.pools.executors.processes import Processes
+
+    return InProcess() if workers == 1 else Processes(workers, retries)
+
+
+def chosen(work: "Workplace") -> Executor:
+    """Return the executor that an experiment asks for.
+
+    Raises:
+        BadInput: Ray is asked for and is not installed.
+    """
+    asked = work.experiment.evaluate
+    if not asked.ray:
+        return local(places(work), asked.retries)
+    from expunge.pools.executors.ray import Ray
+
+    gpus = asked.gpus if work.device.type == "cuda" else 0.0
+    return Ray(asked.ray, out=str(work.out), device=work.device.type, cpus=asked.threads, gpus=gpus, retries=asked.retries)
+
+
+def run(jobs: Iterable[Job], where: int | Executor, report: Report, *, keep_going: bool = False) -> dict[str, Any]:
     """Run jobs, each after those that it needs, and return their results by key.
 
     Args:
         jobs: in the order in which they should start when free.
-        workers: processes; 0 for one for each processor, 1 to stay in this process.
+        where: an executor, or a number of processes: 0 for as many as there are processors, 1 to stay in this process.
         report: called in this process with every event of a job and with ``{"event": "done", "key": ...}``.
-        keep_going: give a job that raises, or whose worker process dies twice, the result `Failed`, and likewise every job that needs it,
-            instead of ending with the error.
+        keep_going: give a job that raises, or that loses its worker again and again, the result `Failed`, and likewise every job that
+            needs it, instead of ending with the error.
 
     Raises:
-        WorkersLost: a worker died, and ``keep_going`` is False.
+        WorkersLost: a job lost its worker again and again, and ``keep_going`` is False.
         BadInput: the folder for results cannot be written; or what a job raised, where ``keep_going`` is False.
     """
-    shift = _Shift({job.key: job for job in jobs}, report, keep_going)
-    workers = min(workers or processors(), len(shift.waiting)) if shift.waiting else 1
-    if workers == 1:
-        _run_here(shift)
-    else:
-        _run_apart(shift, workers)
+    executor = local(where or processors()) if isinstance(where, int) else where
+    shift = Shift({job.key: job for job in jobs}, report, keep_going, executor.retries)
+    if shift.waiting:
+        executor.work(shift)
+    if shift.waiting:
+        raise BadInput("jobs", f"{sorted(shift.waiting)[0]} waits for a job that does not exist.")
     return shift.results
 
 
 @dataclass
-class _Shift:
-    """What waits, what is running and what came out; it outlives a pool of workers that broke.
+class Shift:
+    """What waits, what came out, and what has lost its worker.
 
     Attributes:
-        suspects: keys of jobs that were running when a worker died; each is tried once more, alone.
+        waiting: jobs that have not started.
+        report: hears every event.
+        keep_going: see `run`.
+        retries: how often a job is tried again that has lost its worker.
+        results: by key.
+        losses: key -> how often the job has lost its worker.
     """
 
     waiting: dict[str, Job]
     report: Report
-    keep_going: bool
+    keep_going: bool = False
+    retries: int = 2
     results: dict[str, Any] = field(default_factory=dict)
-    running: dict[Future[Any], Job] = field(default_factory=dict)
-    suspects: set[str] = field(default_factory=set)
+    losses: Counter[str] = field(default_factory=Counter)
+    _resting: dict[str, float] = field(default_factory=dict)
 
     def ready(self) -> list[Job]:
-        """Return the jobs that can start, after a look at those that never can."""
+        """Return the jobs that can start now, after a look at those that never can."""
         found = [job for job in self.waiting.values() if self.results.keys() >= set(job.after)]
         blocked = [job for job in found if any(isinstance(self.results[key], Failed) for key in job.after)]
         for job in blocked:
             key = next(key for key in job.after if isinstance(self.results[key], Failed))
-            del self.waiting[job.key]
-            self.finish(job.key, Failed(f"needs {key}, which failed: {self.results[key].reason}"))
-        return self.ready() if blocked else found
+            self.take(job)
+            self.finish(job, Failed(f"needs {key}, which failed: {self.results[key].reason}"))
+        if blocked:
+            return self.ready()
+        now = time.monotonic()
+        return [job for job in found if self._resting.get(job.key, 0.0) <= now]
 
-    def startable(self, workers: int) -> list[Job]:
-        """Return the jobs to start now in worker processes: as many as are free, and a suspect only by itself."""
-        ready = self.ready()
-        calm = [job for job in ready if job.key not in self.suspects]
-        if any(job.key in self.suspects for job in self.running.values()):
-            return []
-        return calm[: workers - len(self.running)] if calm or self.running else ready[:1]
+    @property
+    def rests(self) -> bool:
+        """Whether a job waits for nothing but another driver that is making it."""
+        return bool(self._resting.keys() & self.waiting.keys())
+
+    def take(self, job: Job) -> None:
+        """Let a job start."""
+        del self.waiting[job.key]
 
     def needed(self, job: Job) -> dict[str, Any]:
         """Return the results that a job needs."""
         return {key: self.results[key] for key in job.after}
 
-    def finish(self, key: str, result: Any) -> None:
-        """Keep a result, and tell."""
-        self.results[key] = result
+    def finish(self, job: Job, result: Any) -> None:
+        """Keep a result, and tell; a job that another driver is making waits again, behind the others."""
+        if isinstance(result, Later):
+            if job.key not in self._resting:
+                self.report({"event": "waiting", "title": job.key, "for": result.holder})
+            self._resting[job.key] = time.monotonic() + REST_SECONDS
+            self.waiting[job.key] = job
+            return
+        self.results[job.key] = result
         if isinstance(result, Failed):
-            self.report({"event": "warning", "title": key, "message": result.reason})
-        self.report({"event": "done", "key": key})
+            self.report({"event": "warning", "title": job.key, "message": result.reason})
+        self.report({"event": "done", "key": job.key})
 
-    def lose(self) -> None:
-        """Put what was running when a worker died back, to be tried alone; give up what was alone."""
-        for job in self.running.values():
-            if job.key in self.suspects:
-                self.finish(job.key, Failed("its worker process was killed twice (out of memory?)."))
-            else:
-                self.suspects.add(job.key)
-                self.waiting[job.key] = job
-        self.running.clear()
+    def lose(self, job: Job, how: str) -> None:
+        """Put a job that has lost its worker back, or give it up after as many retries as are stated.
 
+        Args:
+            job: what was running.
+            how: what happened to the worker, in words.
 
-def _run_here(shift: _Shift) -> None:
-    while ready := shift.ready():
-        job = ready[0]
-        result = _attempt(job.function, job.arguments, shift.needed(job), shift.report, shift.keep_going)
-        del shift.waiting[job.key]
-        shift.finish(job.key, result)
-    _check_nothing_waits(shift)
-
-
-def _check_nothing_waits(shift: _Shift) -> None:
-    if shift.waiting:
-        raise BadInput("jobs", f"{sorted(shift.waiting)[0]} waits for a job that does not exist.")
-
-
-def _run_apart(shift: _Shift, workers: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    stop = threading.Event()
-    listener = threading.Thread(target=_listen, args=(events, stop, shift.report), daemon=True)
-    listener.start()
-    try:
-        while not _run_pool(shift, workers, context, events):
-            shift.lose()
-        _check_nothing_waits(shift)
-    finally:
-        stop.set()
-        listener.join(timeout=5)
-
-
-def _run_pool(shift: _Shift, workers: int, context: Any, events: Any) -> bool:
-    """Work in one pool of processes until nothing can start; return False if a worker died before that."""
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(events,))
-    try:
-        _drive(pool, shift, workers)
-        return True
-    except BrokenProcessPool:
-        if not shift.keep_going:
-            raise WorkersLost from None
-        return False
-    except KeyboardInterrupt:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _drive(pool: ProcessPoolExecutor, shift: _Shift, workers: int) -> None:
-    while True:
-        for job in shift.startable(workers):
-            future = pool.submit(_work, job.function, job.arguments, shift.needed(job), shift.keep_going)
-            shift.running[future] = shift.waiting.pop(job.key)
-        if not shift.running:
+        Raises:
+            WorkersLost: it is given up, and the shift does not keep going.
+        """
+        self.losses[job.key] += 1
+        if self.losses[job.key] <= self.retries:
+            message = f"{how}; tried again ({self.losses[job.key]} of {self.retries})."
+            self.report({"event": "warning", "title": job.key, "message": message})
+            self.waiting[job.key] = job
             return
-        done, _ = wait(shift.running, return_when=FIRST_COMPLETED)
-        for future in done:
-            result = future.result()
-            shift.finish(shift.running.pop(future).key, result)
+        reason = f"{how}, {self.losses[job.key]} times in all."
+        if not self.keep_going:
+            raise WorkersLost(f"{job.key}: {reason}")
+        self.finish(job, Failed(reason))
 
-
-def _listen(events: Any, stop: threading.Event, report: Report) -> None:
-    while not stop.is_set():
-        try:
-            report(events.get(timeout=0.2))
-        except queue.Empty:
-            continue
-        except (OSError, EOFError):
-            return
+    def is_last_try(self, job: Job) -> bool:
+        """Return whether a job is given up if it loses its worker once more; such a job is better run alone."""
+        return 0 < self.retries <= self.losses[job.key]

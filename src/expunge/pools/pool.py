@@ -18,7 +18,7 @@ from expunge.attacks.margins import design
 from expunge.data.split import Split
 from expunge.engine.randomness import derive
 from expunge.errors import BadInput
-from expunge.pools import executor, stages, vectorized
+from expunge.pools import executor, locks, stages, vectorized
 from expunge.pools.cache import FORGET, IN, OUT, EvidenceCache
 from expunge.pools.executor import Job
 from expunge.pools.store import Run
@@ -94,7 +94,7 @@ class Pool:
         if self.kind in ("original", "retrained", "unlearned"):
             return self.work.seed_of(self.offset + number)
         place = number // 2 if self.family == "swap" else number  # the two models of a swap differ in the request alone
-        return derive(self.work.experiment.seed, "training seed", self.family, self.offset + place)
+        return derive(self.work.training_seed, "training seed", self.family, self.offset + place)
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -154,6 +154,7 @@ class Pool:
             **({"dose": self.dose} if self.kind == "dose" else {}),
             "foreign code": self._foreign_code(),
             "seed": work.experiment.seed,
+            **self._other_seeds(),
             "offset": self.offset,
             "transform": "none",
             "code": code_fingerprint("engine", "models", "data", "training", "methods", "addons"),
@@ -161,6 +162,11 @@ class Pool:
         }
         folder = work.out / "evidence" / f"{self.kind}-{config.fingerprint(manifest)}"
         return EvidenceCache(folder, manifest, work.data.labels.numpy(), work.data.num_classes)
+
+    def _other_seeds(self) -> dict[str, int]:
+        """Return the seeds that are given beside ``seed`` and decide the pool's models; the forget set is in the split."""
+        names = ("training_seed", "unlearning_seed") if self.kind.endswith("unlearned") else ("training_seed",)
+        return {name: value for name in names if (value := getattr(self.work.experiment, name)) is not None}
 
     def _foreign_code(self) -> list[str]:
         """Return hashes of the files of components that other packages bring and that decide the pool's weights."""
@@ -174,7 +180,7 @@ class Pool:
 
         Raises:
             BadInput: a size for which the plan is not balanced, a request or method is missing, or an executor that cannot do it.
-            WorkersLost: a worker died; what had finished is kept.
+            WorkersLost: a job lost its worker again and again; what had finished is kept.
         """
         self.check(size)
         together = vectorized.chosen(self.work, size, report)
@@ -190,7 +196,7 @@ class Pool:
             if not self.kind.endswith("unlearned"):
                 return cache
             jobs = [replace(job, arguments={**job.arguments, "together": True}) for job in jobs]
-        executor.run(jobs, self.work.experiment.evaluate.workers, report)
+        executor.run(jobs, executor.chosen(self.work), report)
         return cache
 
     def _train_together(self, numbers: list[int], cache: EvidenceCache, report: Report) -> None:
@@ -240,7 +246,8 @@ class Pool:
         if not self.kind.endswith("unlearned"):
             return trained
         split = None if self.kind == "unlearned" else self._split(number)
-        return stages.unlearn(work, trained.folder, seed, f"{self.kind.replace('_', ' ')} {number}", split)
+        drawn = work.unlearning_seed_of(self.offset + number, seed, "" if self.kind == "unlearned" else self.family)
+        return stages.unlearn(work, trained.folder, drawn, f"{self.kind.replace('_', ' ')} {number}", split, seed)
 
     def _split(self, number: int) -> Split:
         """Return the request of one model: of a shadow half of the targets that it was trained on, of a swap all of them."""
@@ -284,4 +291,5 @@ def _write_row(pool: Pool, cache: EvidenceCache, number: int, run: Run, report: 
     if run.status != "ok":
         report({"event": "warning", "message": f"model {number} of the {pool.kind} pool {run.status}: {run.record['failure']['reason']}"})
         return
-    cache.write(number, np.ascontiguousarray(run.logits(), dtype=np.float32), pool.state(number))
+    with locks.hold(run.folder, wait=True):  # another driver's worker may be writing the same row
+        cache.write(number, np.ascontiguousarray(run.logits(), dtype=np.float32), pool.state(number))

@@ -5,14 +5,14 @@ Validation and test examples train none of them. A ranking is one file, found ag
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.attacks.memorization import largest_standard_error, memorization, separability
 from expunge.attacks.per_example import auc
@@ -101,6 +101,8 @@ def _check(work: Workplace) -> None:
     stages.check_model(_without_request(work))
     candidates, validation = stages.validation_split(work.plain_data, experiment.seed, work.validation_fraction)
     experiment.forget.check(candidates)
+    if experiment.forget.name == "related_classes":
+        _shown(work)
     if experiment.method is not None:
         streams = ("forget", "retain", "validation") if len(validation) else ("forget", "retain")
         engine.check(experiment.method, experiment.addons, kind=experiment.forget.kind, streams=streams, artefacts=("recipe", "oracle"))
@@ -259,11 +261,17 @@ def _original(work: Workplace, candidates: np.ndarray) -> tuple[nn.Module, Strea
     return model, Stream("train", plain.plain_data.source, torch.from_numpy(candidates))
 
 
-def _related_classes(work: Workplace, candidates: np.ndarray) -> Ranking:
+def _shown(work: Workplace) -> Iterator[Tensor]:
+    """Return the pictures that are shown to the model, after a look at what can be refused without it."""
     scenario, data = work.experiment.forget, work.plain_data
+    scenario.check_count(data)
+    return downstream.pictures(scenario.downstream, data.input_shape, scenario.domain, work.experiment.evaluate.batch_size)
+
+
+def _related_classes(work: Workplace, candidates: np.ndarray) -> Ranking:
+    scenario, data, shown = work.experiment.forget, work.plain_data, _shown(work)
     model, _ = _original(work, candidates)
-    sets = downstream.pictures(scenario.downstream, data.input_shape, scenario.domain, work.experiment.evaluate.batch_size)
-    weights, pictures = related.class_weights(model, sets, data.num_classes, work.device)
+    weights, pictures = related.class_weights(model, shown, data.num_classes, work.device)
     order = related.order(weights, scenario.by)
     places = np.argsort(order)
     chosen = order[: scenario.count]

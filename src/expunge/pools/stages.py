@@ -6,6 +6,7 @@ finished when its record exists; a stage that is called again then only looks it
 
 import hashlib
 import inspect
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from expunge import config, runs
 from expunge.config import Component, fingerprint
 from expunge.data.split import Split, validation_split
+from expunge.engine import parallel
 from expunge.engine import run as engine
 from expunge.engine.context import Context
 from expunge.engine.stream import Stream
@@ -50,6 +52,7 @@ def train(work: Workplace, index: np.ndarray, seed: int, title: str) -> Run:
             num_classes=work.data.num_classes,
             checkpoints=DiskCheckpoints(folder / "checkpoint.safetensors", identity=identity),
             report=report,
+            detail=work.detail,
         )
         return model, {"phases": outcome.phases, "cost": outcome.cost, "examples": len(index)}
 
@@ -77,10 +80,24 @@ def conditions(work: Workplace) -> dict[str, Any]:
         "precision": resolve_precision(getattr(work.experiment.train, "precision", "float32"), work.device),
         "device": work.device.type,
         "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
+        **several_ranks(),
+        "versions": versions(work),
     }
 
 
-def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split: Split | None = None) -> Run:
+def several_ranks() -> dict[str, int]:
+    """Return how many ranks make one model, if they are several: they add in another order, which gives other rounding."""
+    return {"ranks": parallel.ranks()} if parallel.ranks() > 1 else {}
+
+
+def versions(work: Workplace) -> dict[str, str]:
+    """Return the versions, without what stands behind a plus, of the packages whose code makes weights: torch, and the architecture's."""
+    return {name: metadata.version(name).partition("+")[0] for name in ("torch", *work.experiment.model.packages)}
+
+
+def unlearn(
+    work: Workplace, original: Path | None, seed: int, title: str, split: Split | None = None, training_seed: int | None = None
+) -> Run:
     """Unlearn the configured request from an original with the configured method, or find it done.
 
     Args:
@@ -89,39 +106,45 @@ def unlearn(work: Workplace, original: Path | None, seed: int, title: str, split
         seed: seed of the unlearning.
         title: what progress reports call the run.
         split: another division of the same data than the request's, for pools in which every model forgets something else.
+        training_seed: of the original, where it is another than ``seed``.
     """
     method, addons = work.experiment.method, work.experiment.addons
     check_request(work)
     split = split or work.split
-    needs = needs_of(work)
     start = runs.read_json(original / "record.json")["weights"] if original else None
-    identity = unlearn_identity(work, start, seed, split)
+    identity = unlearn_identity(work, start, seed, split, training_seed)
 
     def compute(folder: Path, report: Report) -> tuple[nn.Module, dict[str, Any]]:
-        model = work.new_model(seed, weights=original is None)
-        if original is not None:
-            checkpoint.load_into(model, original / "weights.safetensors")
-        context = Context(
-            model,
-            work.streams(split),
-            needs=needs,
-            seed=seed,
-            num_classes=work.data.num_classes,
-            forget_classes=split.forget_classes,
-            kind=split.kind,
-            initialise=lambda number: work.new_model(number, weights=False).state_dict(),
-            recipe=work.experiment.train,
-            oracle=_oracle(work, split, seed) if "oracle" in needs else None,
-            report=report,
-        )
+        context = prepared(work, original, seed, split, report, training_seed)
         try:
             outcome = engine.run(context, method, addons)
         except Diverged as error:
             failure = {"step": error.step, "term": error.term, "last_good": error.last_good, "reason": str(error)}
-            return model, {"status": "diverged", "failure": failure, "cost": context.cost.tree(), "phases": []}
-        return model, {"phases": outcome.phases, "cost": outcome.cost}
+            return context.model, {"status": "diverged", "failure": failure, "cost": context.cost.tree(), "phases": []}
+        return context.model, {"phases": outcome.phases, "cost": outcome.cost}
 
     return make(work, identity, title, compute)
+
+
+def prepared(work: Workplace, original: Path | None, seed: int, split: Split, report: Report, training_seed: int | None = None) -> Context:
+    """Return what the configured method is to work on; see `unlearn`."""
+    model, needs = work.new_model(seed, weights=original is None), needs_of(work)
+    if original is not None:
+        checkpoint.load_into(model, original / "weights.safetensors")
+    return Context(
+        model,
+        work.streams(split),
+        needs=needs,
+        seed=seed,
+        num_classes=work.data.num_classes,
+        forget_classes=split.forget_classes,
+        kind=split.kind,
+        initialise=lambda number: work.new_model(number, weights=False).state_dict(),
+        recipe=work.experiment.train,
+        oracle=_oracle(work, split, seed if training_seed is None else training_seed) if "oracle" in needs else None,
+        report=report,
+        detail=work.detail,
+    )
 
 
 def needs_of(work: Workplace) -> set[str]:
@@ -130,8 +153,9 @@ def needs_of(work: Workplace) -> set[str]:
     return set(experiment.method.needs).union(*(addon.needs for addon in experiment.addons))
 
 
-def unlearn_identity(work: Workplace, start: str | None, seed: int, split: Split) -> dict[str, Any]:
+def unlearn_identity(work: Workplace, start: str | None, seed: int, split: Split, training_seed: int | None = None) -> dict[str, Any]:
     """Return all that decides the weights of an unlearned model; ``start`` is the hash of the original's weights, None for the file's."""
+    imitated = {"oracle": training_seed} if "oracle" in needs_of(work) and training_seed not in (None, seed) else {}
     method, addons = work.experiment.method, work.experiment.addons
     return {
         "stage": "unlearn",
@@ -145,8 +169,11 @@ def unlearn_identity(work: Workplace, start: str | None, seed: int, split: Split
         "addons": [addon.tree() for addon in addons],
         "foreign code": sorted({foreign_code(part) for part in (method, *addons)}),
         "seed": seed,
+        **imitated,
         "device": work.device.type,
         "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
+        **several_ranks(),
+        "versions": versions(work),
         "code": code_fingerprint("engine", "models", "data", "training", "methods", "addons"),
     }
 
@@ -172,6 +199,8 @@ def score_identity(work: Workplace) -> dict[str, Any]:
         "original": _file_hash(work.experiment.model.weights),
         "device": work.device.type,
         "threads": work.experiment.evaluate.threads if work.device.type == "cpu" else None,
+        **several_ranks(),
+        "versions": versions(work),
         "code": code_fingerprint("engine", "models", "data"),
     }
 
@@ -213,7 +242,9 @@ def run_job(stage: str, tree: dict[str, Any], number: int, results: dict[str, st
     if stage != "unlearned":
         return str({"original": original, "retrained": retrained}[stage](work, number).folder)
     start = None if work.experiment.model.weights is not None else Path(next(iter(results.values())))
-    return str(unlearn(work, start, work.seed_of(number), f"{work.experiment.method.name} {number}").folder)
+    trained = work.seed_of(number)
+    seed, title = work.unlearning_seed_of(number, trained), f"{work.experiment.method.name} {number}"
+    return str(unlearn(work, start, seed, title, training_seed=trained).folder)
 
 
 def made(work: Workplace, stage: str, number: int) -> Run | None:
@@ -229,7 +260,8 @@ def made(work: Workplace, stage: str, number: int) -> Run | None:
         start = None if weights is not None else made(work, "original", number)
         if weights is None and start is None:
             return None
-        return look_up(work, unlearn_identity(work, start.record["weights"] if start else None, seed, work.split), stage)
+        drawn = work.unlearning_seed_of(number, seed)
+        return look_up(work, unlearn_identity(work, start.record["weights"] if start else None, drawn, work.split, seed), stage)
     if stage == "original" and weights is not None:
         return look_up(work, score_identity(work), stage)
     index = np.sort(work.split.train if stage == "original" else work.split.retain)

@@ -1,6 +1,10 @@
-"""The folder of a finished run: found, made, written, checked. It is finished when its record exists."""
+"""The folder of a finished run: found, made, written, checked. It is finished when its record exists.
+
+A run is made by one process at a time, on one machine or on several that share the store: see `expunge.pools.locks`.
+"""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +15,11 @@ from torch import nn
 
 from expunge import config, runs
 from expunge.config import fingerprint
+from expunge.engine import parallel
+from expunge.engine.divided import divide
 from expunge.errors import BadInput
 from expunge.models import checkpoint
-from expunge.pools import evidence
+from expunge.pools import evidence, locks
 from expunge.pools.workplace import Report, Workplace
 
 
@@ -46,12 +52,35 @@ def make(work: Workplace, identity: dict[str, Any], title: str, compute: Callabl
         identity: all that decides the weights; it names the folder.
         title: what progress reports call the run.
         compute: (folder, report) -> the model with its final weights, and what its record says of how they came about.
+
+    Raises:
+        Busy: another process is making it, in a worker that can take other work; everybody else waits, and then finds it.
     """
     found = look_up(work, identity, title)
     if found is not None:
         return found
     folder = folder_of(work, identity)
+    with _held(work, folder, title):
+        return look_up(work, identity, title) or _make(work, identity, title, compute)
+
+
+def _held(work: Workplace, folder: Path, title: str) -> AbstractContextManager[None]:
+    """Return the lock on a run folder; of the ranks that make one model together, one holds it for all."""
+    if parallel.rank():
+        return nullcontext()
+
+    def tell(holder: str) -> None:
+        work.report({"event": "waiting", "title": title, "folder": str(folder), "for": holder})
+
+    return locks.hold(folder, tell, wait=parallel.ranks() > 1)
+
+
+def _make(
+    work: Workplace, identity: dict[str, Any], title: str, compute: Callable[[Path, Report], tuple[nn.Module, dict[str, Any]]]
+) -> Run:
+    folder = folder_of(work, identity)
     _prepare(work, folder, identity)
+    _check_shared(folder)
     if work.device.type == "cpu":
         torch.set_num_threads(work.experiment.evaluate.threads)
     work.report({"event": "start", "title": title, "folder": str(folder)})
@@ -78,10 +107,11 @@ def find(folder: str | Path) -> Run:
 
 def look_up(work: Workplace, identity: dict[str, Any], title: str) -> Run | None:
     """Return a finished run, and tell that it was found; None if it is still to be made."""
-    folder = folder_of(work, identity)
-    found, attack = _finished(folder), work.triggered_test
-    if found is None or (attack is not None and found.status == "ok" and found.triggered() is None):
+    folder, attack = folder_of(work, identity), work.triggered_test
+    found = _finished(folder) if not parallel.rank() else None
+    if not parallel.agreed(found is not None and not (attack is not None and found.status == "ok" and found.triggered() is None)):
         return None
+    found = found or find(folder)
     work.report({"event": "found", "title": title, "folder": str(folder)})
     return found
 
@@ -107,10 +137,11 @@ def keep(
         events: what its training reported.
     """
     folder = folder_of(work, identity)
-    _prepare(work, folder, identity)
-    for event in events:
-        runs.append_event(folder / "events.jsonl", **event)
-    return _finish(work, identity, title, model, record, lambda: outputs)
+    with locks.hold(folder):
+        _prepare(work, folder, identity)
+        for event in events:
+            runs.append_event(folder / "events.jsonl", **event)
+        return _finish(work, identity, title, model, record, lambda: outputs)
 
 
 def folder_of(work: Workplace, identity: dict[str, Any]) -> Path:
@@ -131,15 +162,25 @@ def _finish(
     record = {"status": "ok", **record, "title": title, "identity": identity, "weights": checkpoint.weights_hash(model)}
     if record["status"] == "ok":
         record |= _collect(outputs(), folder)
-    checkpoint.save(model, folder / weights_name(record["status"]), work.experiment.tree())
+    checkpoint.save(model, folder / weights_name(record["status"]), work.experiment.lasting())
     runs.write_json(folder / "record.json", record)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    if not parallel.rank():
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    runs.append_event(folder / "events.jsonl", event="end", status=record["status"], cost=record.get("cost"), weights=record["weights"])
     work.report({"event": "end", "title": title, "folder": str(folder), "status": record["status"]})
-    return Run(folder, record)
+    return Run(folder, parallel.agreed(record))
+
+
+def _check_shared(folder: Path) -> None:
+    """See that all ranks look at the same folder, which rank 0 has just made."""
+    parallel.wait()
+    if not parallel.everywhere((folder / "config.yaml").is_file()):
+        raise BadInput("out", f"{folder} is not seen by all ranks.", "Choose a folder that all machines share, with out=FOLDER.")
 
 
 def _outputs(work: Workplace, model: nn.Module) -> dict[str, np.ndarray]:
     size = work.experiment.evaluate.batch_size
+    divide(model)
     found = {"logits": evidence.collect(model, work.data, size)}
     if work.triggered_test is not None:
         found["triggered"] = evidence.outputs(model, work.triggered_test, size)
@@ -158,14 +199,23 @@ def _collect(found: dict[str, np.ndarray], folder: Path) -> dict[str, Any]:
 
 
 def _finished(folder: Path) -> Run | None:
-    """Return a run whose record and files are all there; a folder with anything missing or damaged is made again."""
-    if not (folder / "record.json").is_file():
-        return None
+    """Return a run whose record and files are all there; a folder with anything missing or damaged is made again.
+
+    Raises:
+        BadInput: the system does not give the record; what is there may be whole.
+    """
+    try:
+        if not (folder / "record.json").is_file():
+            return None
+    except OSError as error:
+        raise runs.unreadable(folder, error) from None
     try:
         run = Run(folder, runs.read_json(folder / "record.json"))
         outputs = [run.logits(), run.triggered()] if run.status == "ok" else []
         complete = checkpoint.is_whole(folder / weights_name(run.status)) and all(found is None or len(found) for found in outputs)
-    except (BadInput, KeyError):
+    except (BadInput, KeyError) as error:
+        if isinstance(error, BadInput) and error.where == "out":
+            raise
         return None
     return run if complete else None
 
@@ -176,10 +226,10 @@ def weights_name(status: str) -> str:
 
 
 def _prepare(work: Workplace, folder: Path, identity: dict[str, Any]) -> None:
+    runs.remove_leftovers(folder)
     with runs.atomic_write(folder / "config.yaml") as temporary:
-        temporary.write_text(config.to_yaml(work.experiment.tree()), encoding="utf-8")
+        temporary.write_text(config.to_yaml(work.experiment.lasting()), encoding="utf-8")
     if work.experiment.forget is not None:
         work.split.save(folder / "split.json")
-    runs.remove_leftovers(folder)
     runs.write_json(folder / "environment.json", runs.environment())
     runs.append_event(folder / "events.jsonl", event="start", identity=identity)

@@ -84,7 +84,7 @@ def faster(work: Workplace, models: int, workers: int | None = None) -> bool:
         workers: worker processes that there would be; the configured number if None.
     """
     together = min(models, chunk_size(work))
-    workers = min(workers or work.experiment.evaluate.workers or executor.processors(), models)
+    workers = min(workers or executor.places(work), models)
     key = _key(work, together, workers)
     if key not in _FASTER:
         _FASTER[key] = seconds_together(work, together) / together < seconds_alone(work) / workers

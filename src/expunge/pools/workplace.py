@@ -1,6 +1,7 @@
 """A resolved experiment with its data, its split and its devices: where stages work."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -15,6 +16,8 @@ from expunge import config
 from expunge.config import Component, Experiment
 from expunge.data.dataset import Data
 from expunge.data.split import Split, make_split
+from expunge.engine import parallel
+from expunge.engine.gauges import Detail
 from expunge.engine.randomness import derive
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput
@@ -31,7 +34,7 @@ def choose_device(name: str) -> torch.device:
         BadInput: there is no such device on this machine.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return parallel.check_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -41,7 +44,7 @@ def choose_device(name: str) -> torch.device:
         raise BadInput(
             "device", f"{name!r} is not there; this machine has {there} of type {device.type}.", "Use device=auto or device=cpu."
         )
-    return device
+    return parallel.check_device(device)
 
 
 @cache
@@ -55,14 +58,16 @@ def load_data(component: Component, device: torch.device) -> Data:
 
 
 @cache
-def _make_split(data: str, scenario: str, seed: int, validation_fraction: float, device: torch.device, ranking: Path | None) -> Split:
+def _make_split(
+    data: str, scenario: str, seeds: tuple[int, int | None], validation_fraction: float, device: torch.device, ranking: Path | None
+) -> Split:
     component = config.build("scenarios", config.parse_yaml(scenario, "forget"), "forget")
     loaded = None
     if ranking is not None:
         from expunge.pools import rankings
 
         loaded = rankings.load(ranking)
-    return make_split(_load_data(data, device), component, seed, validation_fraction, loaded)  # type: ignore[arg-type]
+    return make_split(_load_data(data, device), component, seeds[0], validation_fraction, loaded, seeds[1])  # type: ignore[arg-type]
 
 
 @cache
@@ -108,7 +113,8 @@ class Workplace:
             from expunge.pools import rankings
 
             ranking = rankings.find_or_make(self)
-        return _make_split(data, scenario, self.experiment.seed, self.validation_fraction, self.device, ranking)
+        seeds = self.experiment.seed, self.experiment.forget_seed
+        return _make_split(data, scenario, seeds, self.validation_fraction, self.device, ranking)
 
     @property
     def validation_fraction(self) -> float:
@@ -152,13 +158,39 @@ class Workplace:
         return self.split.triggered_test(self.data) if self.experiment.forget is not None else None
 
     @property
+    def detail(self) -> Detail | None:
+        """How closely trackers want runs to be watched; None without trackers. It decides no weights."""
+        chosen = self.experiment.track
+        if not chosen:
+            return None
+        every = math.gcd(*(tracker.every for tracker in chosen))
+        return Detail(every, any(tracker.apart for tracker in chosen), any(getattr(tracker, "histograms", False) for tracker in chosen))
+
+    @property
     def out(self) -> Path:
         """Where run folders are made."""
         return Path(self.experiment.out)
 
+    @property
+    def training_seed(self) -> int:
+        """What training seeds are derived from."""
+        asked = self.experiment.training_seed
+        return self.experiment.seed if asked is None else asked
+
     def seed_of(self, number: int) -> int:
         """Return the training seed with a number; number k is the same for original, retrained and unlearned model k."""
-        return derive(self.experiment.seed, "training seed", number)
+        return derive(self.training_seed, "training seed", number)
+
+    def unlearning_seed_of(self, number: int, training_seed: int, family: str = "") -> int:
+        """Return the seed of what a method draws when it unlearns from model k: the model's own unless ``unlearning_seed`` is given.
+
+        Args:
+            number: of the model.
+            training_seed: of the model.
+            family: name of a pool whose models are others than those of the rows.
+        """
+        asked = self.experiment.unlearning_seed
+        return training_seed if asked is None else derive(asked, "unlearning seed", *([family] if family else []), number)
 
     def new_model(self, seed: int, weights: bool) -> nn.Module:
         """Return the configured model with new weights, or with those of its file."""
