@@ -158,11 +158,22 @@ def test_a_pool_of_networks_refutes_the_claim_of_its_method():
     rows = {name: Panel({"forget": made.normal(shift, 1, (64, 20)).astype(np.float32)}, {}) for name, shift in (("leaks", 2), ("exact", 0))}
     control, reference = (Panel({"forget": made.normal(size=(64, 20)).astype(np.float32)}, {}) for _ in range(2))
     few = Panel({"forget": made.normal(size=(8, 20)).astype(np.float32)}, {})
-    claims = {"leaks": Claim(0.5, 1e-5), "exact": Claim(0.5, 1e-5), "few": Claim(0.5, 1e-5), "gone": Claim(0.5, 1e-5)}
+    claims = dict.fromkeys(("leaks", "exact", "few", "gone"), Claim(0.5, 1e-5, examples=20))
     found = assess({**rows, "few": few}, control, reference, {}, [], claims=claims)["certificates"]
     assert found["leaks"]["refuted"] and not found["exact"]["refuted"]
     assert "16 models" in found["few"]["verdict"] and found["few"]["refuted"] is None and "no models" in found["gone"]["verdict"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_claim_about_one_example_is_not_held_against_the_removal_of_twenty():
+    """By group privacy twenty removals may show twenty times the epsilon; calling that refuted would be false."""
+    made = np.random.default_rng(5)
+    row, control, reference = (Panel({"forget": made.normal(at, 1, (64, 20)).astype(np.float32)}, {}) for at in (2, 0, 0))
+    found = assess({"m": row}, control, reference, {}, [], claims={"m": Claim(0.5, 1e-5)})["certificates"]["m"]
+    assert found["refuted"] is None and "for 1 examples, and 20 are removed" in found["verdict"]
+    Method = type("Method", (), {"claim": {"epsilon": "one", "delta": 0.1}})
+    with pytest.raises(BadInput, match="expected numbers"):
+        claim_of(Method())
 
 
 # Input

@@ -14,7 +14,7 @@ from expunge.bench import audits
 from expunge.errors import BadInput
 from expunge.metrics import table as tables
 from expunge.metrics.view import View
-from expunge.report import headline
+from expunge.report import equivalence, headline
 
 METRICS = ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "loss_auc", "retain_only_relearning")
 AUDITS = ("set_classifier", "example_auc")
@@ -148,3 +148,23 @@ def test_power_is_stated_alone_and_among_all_tests():
     assert "one such test alone" in words and "As one of the 7 tests that a verdict counts together" in words
     few = power_of(4)["adjusted"]
     assert few["above"] is None and "so few models" in few["words"]
+
+
+def test_models_that_agree_exactly_show_no_more_than_one_example_can():
+    """All seeds equal retraining to the last example; an interval of width 0 would show any margin, with two seeds of ten examples."""
+    cell = {"per_seed": [100.0, 100.0], "n": 10, "value": 100.0}
+    head = {"label": "RA", "unit": "%", "pair": False, "band": None}
+    retrained = {"role": "retrained", "cells": {"retain_accuracy": cell}}
+    row = {"name": "m", "role": "unlearned", "cells": {"retain_accuracy": cell}}
+    held = {"audits": {}, "table": {"metrics": {"retain_accuracy": head}, "rows": [retrained, row], "skipped": {}}}
+    assert not equivalence.judge(held, row, "retain_accuracy", 1.0).shown
+    assert equivalence.judge(held, row, "retain_accuracy", 50.0).shown
+    cell["n"] = 10_000
+    assert equivalence.judge(held, row, "retain_accuracy", 1.0).shown
+
+
+def test_a_band_that_ends_at_a_limit_of_the_metric_keeps_its_error():
+    cell = {"per_seed": [0.5, 0.6, 0.7]}
+    band = {"low": 0.2, "mean": 0.6, "high": 1.0, "n": 8}
+    (_, whole), (_, cut) = (equivalence._pair(cell, {"band": {**band, "high": high}}) for high in (1.0, 0.7))
+    assert whole == pytest.approx(cut)

@@ -240,3 +240,30 @@ def test_losses_that_are_not_per_example_are_refused():
 
     with pytest.raises(TypeError, match=r"mean on retain must return one loss per example, shape \(180,\), got \(\)"):
         run_phase(make_context(net=make_net()), Phase([Term("retain", mean)]))
+
+
+class CountedSource:
+    """A source that notes how often it is asked, and for how many examples."""
+
+    def __init__(self, source):
+        self.source, self.labels, self.asked = source, source.labels, []
+
+    def __len__(self):
+        return len(self.source)
+
+    def batches(self, order, size, **how):
+        self.asked.append(len(order))
+        return self.source.batches(order, size, **how)
+
+
+def test_a_stream_is_read_in_one_pass_an_epoch_in_every_order():
+    for order in ("zip", "sequential", "interleave", "mixed"):  # every pass over a streamed source starts its reading processes
+        visits = Visits(forget=40, retain=100)
+        sources = {name: CountedSource(stream.source) for name, stream in visits.streams.items()}
+        for name, stream in visits.streams.items():
+            stream.source = sources[name]
+        visits.context.example(2)
+        assert [source.asked for source in sources.values()] == [[], [2]], "two examples are enough to see how a model works"
+        visits.run(order=order, epoch_of="retain" if order in ("zip", "interleave") else None)
+        assert sources["retain"].asked[1:] == [100], order
+        assert set(sources["forget"].asked) == {40} and len(sources["forget"].asked) <= 3, order

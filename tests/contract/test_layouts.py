@@ -170,3 +170,70 @@ def test_an_empty_folder_is_explained(name, tmp_path):
         build(name, root=tmp_path / "nowhere").load()
     with pytest.raises(BadInput, match="no folder is given"):
         build(name).load()
+
+
+def test_celeba_is_found_in_the_folder_within_a_folder_of_kaggle(tmp_path):
+    layouts.write_celeba(tmp_path)
+    plain = build("celeba", root=tmp_path, size=16, cache=tmp_path).load()
+    (tmp_path / "img_align_celeba").rename(tmp_path / "inner")
+    (tmp_path / "img_align_celeba").mkdir()
+    (tmp_path / "inner").rename(tmp_path / "img_align_celeba" / "img_align_celeba")
+    assert build("celeba", root=tmp_path, size=16, cache=tmp_path).load().fingerprint == plain.fingerprint
+
+
+def test_folders_that_link_to_themselves_are_read_once(tmp_path):
+    layouts.write_domains(tmp_path, domains=("train", "test"))
+    (tmp_path / "train" / "Bike" / "again").symlink_to(tmp_path / "train" / "Bike", target_is_directory=True)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "train" / "Mug").rename(tmp_path / "kept" / "Mug")
+    (tmp_path / "train" / "Mug").symlink_to(tmp_path / "kept" / "Mug", target_is_directory=True)
+    assert build("folder", root=tmp_path, size=16).load().train_size == 10
+
+
+def damaged(layout: str, file: str, content: bytes):
+    return pytest.param(layout, file, content, id=f"{layout} {file}")
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "content", "found"),
+    [
+        ("celeba", "list_attr_celeba.txt", b"2\nBald Chubby Gray_Hair Male\n", "names no pictures"),
+        ("celeba", "list_attr_celeba.txt", b"\xff\xfe\x00", "cannot be read"),
+        ("celeba", "list_eval_partition.txt", b"\xff\xfe\x00", "cannot be read"),
+        ("cub", "image_class_labels.txt", b"".join(b"%d 3\n" % n for n in range(1, 9)), "the class '3', which classes.txt does not name"),
+        ("cub", "train_test_split.txt", b"".join(b"%d 2\n" % n for n in range(1, 9)), "expected 0 or 1, got '2'"),
+        ("domainnet", "real_train.txt", b"\xff\xfe\x00", "cannot be read"),
+        ("domainnet", "real_train.txt", b"real/airplane/real_000_000000.jpg 1\n", "two"),
+        ("imagenet list", "val.txt", b"\n", "is empty"),
+        ("imagenet solution", "LOC_val_solution.csv", b"ImageId,Other\na,b\n", "no columns ImageId and PredictionString"),
+        ("imagenet solution", "LOC_val_solution.csv", b"ImageId,PredictionString\nILSVRC2012_val_00000001,\n", "line 2"),
+        ("imagenet truth", "ILSVRC2012_validation_ground_truth.txt", b"1\n2\n3\n1\n2\n9\n", "line 6: '9' is no number of meta.mat"),
+        ("imagenet truth", "ILSVRC2012_validation_ground_truth.txt", b"1\n2\n3\n1\n2\nx\n", "line 6: 'x' is no number of meta.mat"),
+        ("tiny_imagenet", "val/val_annotations.txt", b"\xff\xfe\x00", "cannot be read"),
+        ("tiny_imagenet", "words.txt", b"\xff\xfe\x00", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_damaged_list_is_named(layout, file, content, found, tmp_path):
+    name, _, validation = layout.partition(" ")
+    write = getattr(layouts, f"write_{name}")
+    write(tmp_path, **({"validation": validation} if validation else {}))
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(BadInput, match=found) as error:
+        build(name, root=tmp_path, size=16).load()
+    assert file.rpartition("/")[2] in str(error.value) or "lists" in str(error.value)
+
+
+def test_a_class_that_training_lacks_is_named(tmp_path):
+    layouts.write_tiny_imagenet(tmp_path)
+    (tmp_path / "val" / "val_annotations.txt").unlink()
+    with pytest.raises(BadInput, match="'images', which train has not"):
+        build("tiny_imagenet", root=tmp_path).load()
+
+
+def test_domainnet_names_a_class_to_keep_that_there_is_not(tmp_path):
+    layouts.write_domainnet(tmp_path)
+    with pytest.raises(BadInput, match="data.classes.*kept.txt cannot be read"):
+        build("domainnet", root=tmp_path, classes=tmp_path / "kept.txt").load()
+    (tmp_path / "kept.txt").write_text("zebra\nairplan\n")
+    with pytest.raises(BadInput, match="data.classes.*no class 'airplan'.*Did you mean 'airplane'"):
+        build("domainnet", root=tmp_path, classes=tmp_path / "kept.txt").load()

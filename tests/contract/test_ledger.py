@@ -9,8 +9,11 @@ import time
 
 import pytest
 
+from expunge.data.split_file import hash_tree
 from expunge.errors import BadInput
+from expunge.requests import listing
 from expunge.requests.ledger import START, Ledger, read_requests
+from expunge.requests.verify import verify_ledger
 
 
 @pytest.fixture
@@ -128,3 +131,52 @@ def test_requests_of_a_file(tmp_path):
 def test_a_line_is_json_with_the_hash_of_the_one_before(ledger):
     first, second = map(json.loads, ledger.path.read_text().splitlines())
     assert first["previous"] == START and second["previous"] == first["hash"] and len(first["hash"]) == 64
+
+
+def forged(**held) -> str:
+    """Return a line that fits its own hash."""
+    return json.dumps({**held, "hash": hash_tree(held)}) + "\n"
+
+
+LINE = {"number": 0, "time": "", "event": "served", "request": "Z", "facts": {}, "previous": START}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [forged(), forged(**LINE), forged(**{**LINE, "event": "received"}), forged(**{**LINE, "event": "eaten"}), '{"a": NaN, "hash": "x"}\n'],
+    ids=["no previous", "served before it came", "no keys", "no event", "not a number"],
+)
+def test_a_line_that_fits_its_hash_and_means_nothing_is_a_finding(tmp_path, text):
+    (tmp_path / "ledger.jsonl").write_text(text)
+    with pytest.raises(BadInput):
+        Ledger(tmp_path / "ledger.jsonl").requests()
+    assert [check.passed for check in verify_ledger(tmp_path / "ledger.jsonl")] == [False]
+
+
+def test_a_line_that_was_damaged_after_it_was_whole_is_not_taken_for_an_unfinished_one(ledger):
+    whole = ledger.path.read_bytes()
+    ledger.path.write_bytes(whole[:-80] + b"\xff" + whole[-79:])
+    with pytest.raises(BadInput, match="line 2.*damaged"):
+        ledger.entries()
+
+
+def test_what_was_served_is_in_the_order_in_which_that_was_done(ledger):
+    for name in ("T-2", "T-1"):
+        ledger.note("started", name)
+        ledger.note("served", name)
+    assert [known.name for known in ledger.served()] == ["T-2", "T-1"]
+
+
+@pytest.mark.parametrize("second", [",2", "B\x1b,2", "B,99999999999999999999", f"B,{'9' * 5000}"])
+def test_of_a_file_with_one_wrong_request_none_is_added(tmp_path, second):
+    (tmp_path / "requests.csv").write_text(f"ticket,id\nA,1\n{second}\n")
+    with pytest.raises(BadInput):
+        listing.change(tmp_path / "ledger.jsonl", tmp_path / "requests.csv", "", None)
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_a_request_that_was_withdrawn_is_not_silently_left_out_when_it_comes_again(ledger, tmp_path):
+    ledger.note("withdrawn", "T-2")
+    (tmp_path / "again.csv").write_text("ticket,id\nT-2,9\n")
+    with pytest.raises(BadInput, match="T-2.*Give another name"):
+        listing.change(ledger.path, tmp_path / "again.csv", "", None)

@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import shutil
+import signal
 import time
 
 import layouts
@@ -284,7 +285,9 @@ def test_wrong_tables_are_named(tmp_path):
 
     with pytest.raises(BadInput, match="no split 'trian'. Did you mean 'train'"):
         load(train="trian")
-    with pytest.raises(BadInput, match="data.image: there is no column 'picture'"):
+    with pytest.raises(BadInput, match="data.test: 'train' holds the training rows"):
+        load(test="train")
+    with pytest.raises(BadInput, match="data.image: train has no column 'picture'"):
         load(image="picture")
     with pytest.raises(BadInput, match="data.key: there is no column"):
         load(key="name")
@@ -342,6 +345,26 @@ def test_central_part_is_the_usual_resize_and_cut():
     assert np.abs(ours.astype(int) - theirs.astype(int)).mean() < 3
 
 
+def test_nobody_is_warned_of_more_processes_than_processors(three, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0})
+    assert pixels(three["folder"](workers=2), [0, 1]).shape == (2, 3, 16, 16)
+
+
+def test_a_reading_process_that_is_killed_is_explained():
+    class Deadly:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, position):
+            if position == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return torch.zeros(1, 4, 4, dtype=torch.uint8), 0
+
+    source = LoaderSource(Deadly(), torch.zeros(4, dtype=torch.int64), workers=1)
+    with pytest.raises(BadInput, match="data.workers: a process that reads examples was killed"):
+        list(source.batches(torch.arange(4), 2, augment=False, seed=0, epoch=0))
+
+
 def test_damaged_pictures_are_named_from_worker_processes(three, tmp_path):
     (tmp_path / "files" / "train" / "b" / "001.png").write_bytes(layouts.encoded(1)[:200])
     for workers in (0, 2):
@@ -373,3 +396,84 @@ def test_a_million_names_are_quick():
     names = Names(f"train/{number}" for number in range(200_000))
     assert names.take(np.arange(0, 200_000, 2))[3] == "train/6"
     assert time.process_time() - started < 2
+
+
+def tables(root, **parts):
+    """Write a table with a picture and a label column for each part, given by its labels; (labels, names) for a class feature."""
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+
+    made = {}
+    for part, labels in parts.items():
+        labels, kind = (labels[0], ClassLabel(names=labels[1])) if isinstance(labels, tuple) else (labels, None)
+        kind = kind or Value("string" if any(isinstance(label, str) for label in labels) else "int64")
+        column = "image" if part != "odd" else "picture"
+        pictures = [{"bytes": layouts.encoded(number), "path": None} for number in range(len(labels))]
+        made[part] = Dataset.from_dict({column: pictures, "label": labels}, features=Features({column: Image(), "label": kind}))
+    DatasetDict(made).save_to_disk(str(root))
+
+
+def test_classes_of_two_tables_go_by_their_names(tmp_path):
+    pytest.importorskip("datasets")
+    tables(tmp_path / "table", train=([0, 1, 2], ["ant", "bee", "cat"]), test=([0, 1], ["cat", "ant"]))
+    data = build("huggingface", root=tmp_path / "table", cache=tmp_path / "cache", size=16).load()
+    assert data.class_names == ("ant", "bee", "cat") and data.labels.tolist() == [0, 1, 2, 2, 0]
+    tables(tmp_path / "other", train=([0, 1], ["ant", "bee"]), test=([0], ["dog"]))
+    with pytest.raises(BadInput, match="the test rows have the class 'dog', which the training rows have not"):
+        build("huggingface", root=tmp_path / "other", cache=tmp_path / "cache", size=16).load()
+
+
+def test_labels_of_tables_that_are_none_are_named(tmp_path):
+    pytest.importorskip("datasets")
+
+    def load(name, **fields):
+        return build("huggingface", root=tmp_path / name, cache=tmp_path / "cache", size=16, **fields).load()
+
+    tables(tmp_path / "negative", train=[0, 1], test=[0, -1])
+    with pytest.raises(BadInput, match="data.label: test row 1 has the label -1"):
+        load("negative")
+    tables(tmp_path / "missing", train=[0, None], test=[0])
+    with pytest.raises(BadInput, match="data.label: train row 1 has no label"):
+        load("missing")
+    tables(tmp_path / "texts", train=["ant", None], test=["bee"])
+    with pytest.raises(BadInput, match="data.label: train row 1 has no label"):
+        load("texts")
+    tables(tmp_path / "none", train=[0], odd=[0])
+    with pytest.raises(BadInput, match="data.image: odd has no column 'image'"):
+        load("none", test="odd")
+
+
+def test_parquet_files_are_found_as_the_hub_lays_them_out(tmp_path):
+    pytest.importorskip("datasets")
+    layouts.write_huggingface(tmp_path / "plain", kind="parquet")
+    plain = build("huggingface", root=tmp_path / "plain", cache=tmp_path / "cache", size=16).load()
+    (tmp_path / "snapshot" / "plain_text").mkdir(parents=True)
+    for path in (tmp_path / "plain").iterdir():
+        path.rename(tmp_path / "snapshot" / "plain_text" / path.name)
+    assert build("huggingface", root=tmp_path / "snapshot", cache=tmp_path / "cache", size=16).load().fingerprint == plain.fingerprint
+    damaged = tmp_path / "snapshot" / "plain_text" / "train-00000-of-00001.parquet"
+    damaged.write_bytes(b"PAR1 no table")
+    with pytest.raises(BadInput, match="snapshot cannot be read"):
+        build("huggingface", root=tmp_path / "snapshot", cache=tmp_path / "cache", size=16).load()
+
+
+def test_wrong_patterns_and_names_of_shards_are_explained(tmp_path):
+    layouts.write_shards(tmp_path)
+    for pattern in (f"{tmp_path}/*.tar", "", "**.tar/**x"):
+        with pytest.raises(BadInput, match="data.train"):
+            build("webdataset", root=tmp_path, cache=tmp_path / "cache", train=pattern).load()
+    with pytest.raises(BadInput, match="data.class_names: .*names.txt cannot be read"):
+        build("webdataset", root=tmp_path, cache=tmp_path / "cache", class_names=tmp_path / "names.txt").load()
+    layouts.write_shard(tmp_path / "train-9.tar", [("a", layouts.encoded(0, "JPEG"), "-1")])
+    with pytest.raises(BadInput, match="label '-1'"):
+        build("webdataset", root=tmp_path, cache=tmp_path / "cache", train="train-9.tar").load()
+
+
+def test_what_was_read_for_another_part_of_a_folder_is_kept(tmp_path, monkeypatch):
+    layouts.write_domains(tmp_path / "home", domains=("Art", "Clipart"))
+    age(tmp_path / "home")
+    fields = {"root": tmp_path / "home", "cache": tmp_path / "cache", "memory_limit_gb": 0.0, "workers": 0, "size": 16}
+    build("office_home", domain="art", **fields).load()
+    build("office_home", domain="clipart", **fields).load()
+    monkeypatch.setattr("expunge.data.contents._read", lambda root, names: pytest.fail(f"{len(names)} files are read again"))
+    for domain in ("art", "clipart"):
+        build("office_home", domain=domain, **fields).load()

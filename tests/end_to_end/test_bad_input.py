@@ -199,3 +199,10 @@ def test_inputs_that_are_not_finite_are_refused(run, tmp_path):
     status, error = run("train", "data=tensors", f"data.file={tmp_path / 'data.npz'}", "model=mlp")
     assert status == 2 and "finite" in error, error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "bench", "sequence", "tune"])
+def test_a_file_that_is_no_text_is_said(run, tmp_path, verb):
+    (tmp_path / "picture.yaml").write_bytes(b"\xff\xfe\x00grid")
+    status, err = run(verb, str(tmp_path / "picture.yaml"))
+    assert status == 2 and "picture.yaml: cannot be read: it is no text in UTF-8. Give a YAML file." in err and err.count("\n") == 1

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from expunge import cli
+from expunge.errors import BadInput
 from expunge.pools import stages
 
 GRID = """
@@ -256,3 +257,11 @@ def test_a_request_that_cannot_be_judged_ends_only_itself(expunge, words, monkey
     for _ in range(2):
         status, out, _ = expunge(*words)
         assert status == 0 and "1 row in 1 request" in out and "failed: random fraction=0.1: ZeroDivisionError" in out
+    monkeypatch.setattr(benches, "record_of", whole)
+    assert "2 rows in 2 requests, 0 failed" in expunge(*words)[1], "what failed once is not lost for ever"
+
+    def full(request, found, provenance):
+        raise BadInput("out", "cannot write: No space left on device.")
+
+    monkeypatch.setattr(benches, "record_of", full)
+    assert expunge(*words, "evaluate.margins={RA: 1}")[0] == 2

@@ -131,5 +131,22 @@ def test_a_row_is_made_of_the_file_as_it_is_and_no_name_is_taken(folder):
         contribution.read(folder)
 
 
+def test_a_row_on_the_board_without_the_files_it_names_is_found(tmp_path):
+    shutil.copytree(COMMUNITY, tmp_path / "community")
+    made_up = tmp_path / "community" / "winner"
+    made_up.mkdir()
+    shutil.copy(COMMUNITY / "runner_up" / "row.json", made_up)
+    (tmp_path / "community" / "leaderboard.md").write_text(contribution.leaderboard(tmp_path / "community"))
+    with pytest.raises(BadInput, match="winner: expected one Python file, found 0"):
+        contribution.check(tmp_path / "community")
+
+
+def test_rows_of_different_recipes_or_models_are_in_different_tables():
+    usual = contribution._described("train", {"name": "tiny"})
+    longer = contribution._described("train", {"name": "tiny", "epochs": 80})
+    assert usual == "tiny" and longer == "tiny epochs=80"
+    assert contribution._described("model", {"name": "mlp", "hidden": [7]}) == "mlp hidden=[7]"
+
+
 def test_the_rows_of_the_repository_are_whole():
     assert contribution.check(COMMUNITY)

@@ -11,9 +11,12 @@ from typing import NamedTuple
 import pytest
 
 from expunge import catalogue, config, registry
+from expunge.audits import certificates
 from expunge.bench import demo, grid
+from expunge.bench.tuning import tune
 from expunge.components import KINDS
-from expunge.report import formats, published
+from expunge.lab import settings
+from expunge.report import formats, plots, published
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -86,10 +89,23 @@ def check_fit(experiment: config.Experiment) -> None:
 
 RUN = {"--print-config"}
 FLAGS: dict[str, set[str]] = {
-    **{verb: RUN for verb in ("demo", "train", "unlearn", "evaluate")},
+    **{verb: RUN for verb in ("train", "unlearn", "lab")},
+    **{verb: RUN | {"--ray"} for verb in ("demo", "evaluate")},
     **{"list": {"--json"}, "show": set(), "config": set()},
-    "bench": RUN | {"--dry-run", "--only", "--limit", "--shard"},
+    "data": {"--sample", "--all"},
+    "bench": RUN | {"--dry-run", "--only", "--limit", "--shard", "--ray"},
+    "tune": RUN | {"--dry-run", "--only"},
+    "contribute": {"--check"},
+    "track": set(),
+    "report": {"--out", "--inside"},
+    "plot": {"--out", "--row", "--request", "--metric"},
+    "watch": {"--port"},
     "table": {"--format", "--metrics", "--published", "--against", "--out"},
+    "sequence": RUN | {"--requests", "--splits"},
+    "ledger": {"--add", "--by", "--withdraw", "--json"},
+    "serve": {"--ledger", "--splits", "--evidence"},
+    "verify": {"--ledger", "--data", "--write"},
+    "certificate": {"--models", "--seed", "--json"},
 }
 """Verb -> the flags that it takes; a flag's value follows an equals sign."""
 
@@ -119,10 +135,28 @@ def check_command(words: list[str]) -> None:
     elif verb == "show":
         assert len(rest) == 2 and f"{rest[0]}s" in KINDS
         assert rest[1] == "NAME" or registry.find(f"{rest[0]}s", rest[1])
+    elif verb == "data":
+        assert rest[0] == "check" and (rest[1] == "NAME" or config.resolve(config.read(None, [f"data={rest[1]}", *rest[2:]])))
+    elif verb == "lab":
+        assert settings.read(rest[0], None, rest[1:]).tree()
     elif verb == "bench":
         check_bench(rest)
+    elif verb == "tune":
+        assert tune.searches(*tune.read(*file_of(rest)))
+    elif verb == "contribute":
+        assert (ROOT / Path(rest[0]).parts[0]).is_dir()
     elif verb == "table":
         check_table(words)
+    elif verb == "track":
+        assert config.resolve(config.read(None, [word for word in rest if "=" in word])).track
+    elif verb == "certificate":
+        assert certificates.certificate(rest[0], dict(map(config.parse_override, rest[1:]))).claim
+    elif verb == "plot":
+        assert len(rest) == 2 and rest[1] in plots.FIGURES
+    elif verb in ("report", "watch"):
+        assert rest
+    elif verb in ("ledger", "verify"):
+        assert len(rest) == 1
     elif verb == "demo":
         assert demo.requests(*file_of(rest))
     else:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from expunge import config
+from expunge.bench import request
 from expunge.data.datasets.digits import Digits
 from expunge.errors import BadInput
 from expunge.pools import rankings, stages
@@ -78,12 +79,19 @@ def test_what_is_wrong_is_said_before_any_model_is_trained(folder, tmp_path):
     for words, message in (
         (["forget=related_classes"], "no downstream set is given"),
         (["forget=related_classes:nowhere"], "there is no folder nowhere"),
+        ([f"forget=related_classes:{folder}", "forget.domain=plane"], "has no domain 'plane'. Did you mean 'plain'"),
+        ([f"forget=related_classes:{folder}", "forget.count=10"], "has 10 classes, got 10"),
     ):
         with pytest.raises(BadInput, match=message):
             rankings.prepare([workplace(tmp_path / "runs", *words)], lambda event: None)
         assert not list((tmp_path / "runs").glob("train-*"))
-    with pytest.raises(BadInput, match="has no domain 'plane'. Did you mean 'plain'"):
-        list(downstream.pictures(folder, (1, 8, 8), "plane"))
+    for downstream_words, message in (
+        ([f"evaluate.downstream={folder}"], "the domain other of .* has 4 pictures to remember and 1 to ask about"),
+        (["evaluate.downstream=nowhere"], "there is no folder nowhere"),
+    ):
+        words = ["forget=random", "method=finetune", "evaluate.tier=standard", *downstream_words]
+        with pytest.raises(BadInput, match=message):
+            request.check_sizes(workplace(tmp_path / "runs", *words))
 
 
 def test_predictions_are_counted_and_ties_are_broken():

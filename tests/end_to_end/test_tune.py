@@ -1,5 +1,6 @@
 """Tuning: the same budget for each method, nothing seen that judges, killed and gone on with, and a result that is used as it is."""
 
+import contextlib
 import json
 import os
 import signal
@@ -265,3 +266,45 @@ def test_spaces_hold_the_start_and_reach_addons():
     assert changed.lr == 0.5 and getattr(sam, rho.rpartition(".")[2]) == 0.07 and changed.blocks == 2
     with pytest.raises(BadInput, match="tune.space"):
         settings({"space": [1, 2]})
+
+
+def test_each_recipe_of_a_grid_is_tuned_on_originals_of_its_own(words, tmp_path):
+    recipes = tmp_path / "recipes.yaml"
+    recipes.write_text(
+        FILE.replace("train: {name: tiny, epochs: 2}", "grid: {train: [{name: tiny, epochs: [1, 2]}], method: [random_label]}")
+    )
+    grid, asked = tuning.read(recipes, words[2:3])
+    searched = tuning.searches(grid, asked)
+    assert [search.tree["train"]["epochs"] for search in searched] == [1, 2]
+    first, second = (starts[0].original for starts in tuning._starts(searched, asked, lambda event: None))
+    assert first != second and "epochs: 2" in (second / "config.yaml").read_text()
+    assert tuning.plan(grid, asked)[-1] == "2 originals of the tuning, unless they are there"
+
+    weights = first / "weights.safetensors"
+    grid, asked = tuning.read(Path(words[1]), [*words[2:], f"model.weights={weights}", "data.validation_fraction=0.1"])
+    (search,) = tuning.searches(grid, asked)
+    name = tuning.study_of(search, asked, 1).folder.name
+    assert tuning.check_apart(search)["same_original"] and "0 originals" in tuning.plan(grid, asked)[-1]
+    weights.write_bytes((second / "weights.safetensors").read_bytes())
+    assert tuning.study_of(search, asked, 1).folder.name != name, "another model under the same name"
+
+
+def test_a_trial_that_ended_while_it_was_looked_at_is_not_tried_again(words, tmp_path, monkeypatch):
+    grid, asked = tuning.read(Path(words[1]), words[2:])
+    study = tuning.study_of(tuning.searches(grid, asked)[0], asked, 1000)
+    with study._next() as trial:
+        stale = study._study.get_trials(deepcopy=True)
+        study._study.tell(trial, 1.0)
+    monkeypatch.setattr(study._study, "get_trials", lambda **more: stale)
+    with contextlib.ExitStack() as held:
+        assert study._left(held) is None
+    study.close()
+
+
+def test_a_study_that_is_damaged_is_said(expunge, words, tmp_path):
+    grid, asked = tuning.read(Path(words[1]), words[2:])
+    folder = tuning.study_of(tuning.searches(grid, asked)[0], asked, 9000).folder
+    folder.mkdir(parents=True)
+    (folder / "study.db").write_text("no database" * 1000)
+    status, _, err = expunge(*words, "--dry-run")
+    assert status == 2 and "study.db: cannot be opened" in err and "delete it to begin anew" in err

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from expunge.errors import BadInput
@@ -61,3 +62,37 @@ def test_fingerprint_sees_other_files(tmp_path):
     assert once == downstream.fingerprint(tmp_path)
     paint(tmp_path / "art" / "dog" / "2.png", (255, 0, 0))
     assert downstream.fingerprint(tmp_path) != once
+
+
+def test_a_large_set_is_decoded_batch_by_batch_and_is_the_same(tmp_path, monkeypatch):
+    for number in range(7):
+        paint(tmp_path / ("art", "photo")[number % 2] / "dog" / f"{number}.png", (30 * number, 255, 0), (20, 12 + number))
+    held = downstream.read(tmp_path, (1, 8, 8))
+    monkeypatch.setattr(downstream, "HELD_BYTES", 0)
+    for part, once in zip(downstream.read(tmp_path, (1, 8, 8)), held, strict=True):
+        assert isinstance(part.x, downstream.Lazy) and len(part.x) == len(once.x) and part.labels.tolist() == once.labels.tolist()
+        batches = list(part.x.split(2))
+        assert max(map(len, batches)) == 2 and torch.equal(torch.cat(batches), once.x)
+
+
+def test_a_set_that_is_too_small_for_transfer_is_refused_before_it_is_decoded(tmp_path):
+    for number in range(24):
+        (tmp_path / "art" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "art" / "ab"[number % 2] / f"{number}.png").write_text("no picture")
+    downstream.check(tmp_path, 20)
+    with pytest.raises(BadInput, match="the domain art of .* has 20 pictures to remember and 4 to ask about; transfer takes the 21"):
+        downstream.check(tmp_path, 21)
+    for number in range(4, 24):
+        (tmp_path / "art" / "ab"[number % 2] / f"{number}.png").unlink()
+    with pytest.raises(BadInput, match="4 pictures to remember and 0 to ask about"):
+        downstream.check(tmp_path, 1)
+
+
+def test_damaged_pictures_and_sheets_are_named(tmp_path):
+    paint(tmp_path / "art" / "dog" / "1.png", (255, 0, 0))
+    (tmp_path / "art" / "dog" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(BadInput, match="2.png is no picture"):
+        downstream.read(tmp_path, (3, 8, 8))
+    (tmp_path / "labels.npz").write_bytes(b"PK\x03\x04 damaged")
+    with pytest.raises(BadInput, match="labels.npz: cannot be read"):
+        downstream.read(tmp_path, (3, 8, 8))

@@ -287,6 +287,23 @@ def test_records_that_share_their_references_become_one_table(one):
     assert len(publication.merge([one, apart])) == 2
 
 
+def test_what_audits_found_about_a_row_goes_with_it_into_the_joined_table(audited):
+    def part(names):
+        made = copy.deepcopy(audited)
+        made["table"]["rows"] = [row for row in made["table"]["rows"] if row["role"] != "unlearned" or row["name"] in names]
+        for head in made["audits"]["audits"].values():
+            head["rows"] = {name: cell for name, cell in head["rows"].items() if name in (*names, "original", "retrained")}
+        return made
+
+    names = [row["name"] for row in audited["table"]["rows"] if row["role"] == "unlearned"]
+    whole, joined = publication.with_audits(audited), publication.with_audits(publication.merge([part(names[:1]), part(names[1:])])[0])
+    known = {row["name"]: set(row["cells"]) for row in whole["rows"]}
+    assert {row["name"]: set(row["cells"]) for row in joined["rows"]} == known
+    other = part(names[1:])
+    next(iter(other["audits"]["audits"].values()))["null"]["mean"] += 1
+    assert publication.merge([part(names[:1]), other])  # another law: what it found is left out, and nothing breaks
+
+
 def test_a_failure_of_every_kind_is_text_in_every_format():
     made = record(methods={"salun": METHODS["salun"]}, failures={"x": [Failure("failed", "a\nb | c")] * 2}, seeds=2, retrained=4, scale=4)
     for form in formats.FORMATS:

@@ -15,7 +15,7 @@ from expunge.errors import BadInput
 from expunge.statistics import NotEnoughEvidence
 
 LEAST = 16
-"""Models of each kind below which no bound above 1 could come out."""
+"""Models of each kind below which nothing is tried. Their bound can be 0.5 at most with 32, 1.0 with 48, and nothing with 16."""
 
 
 @dataclass(frozen=True)
@@ -193,19 +193,30 @@ def discriminant(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return direction
 
 
+def check_examples(claim: Claim, removed: int) -> None:
+    """Refuse to hold a claim against the removal of more examples than it is about, which may leak more by right.
+
+    Raises:
+        NotEnoughEvidence: it is about fewer.
+    """
+    if claim.examples < removed:
+        raise NotEnoughEvidence(f"it is claimed for {claim.examples} examples, and {removed} are removed together")
+
+
 def from_margins(claim: Claim, unlearned: np.ndarray, retrained: np.ndarray, seed: int = 0, tail: float = 0.05) -> Examined:
     """Return what margins of the forget set say about a claim, for pools of networks: an observer of outputs, weaker than one of weights.
 
     Args:
-        claim: that is examined.
+        claim: that is examined; of as many examples as there are margins, or more.
         unlearned: margins, ``[n, examples]``, one row for each model.
         retrained: margins of retrained models of other seeds, ``[m, examples]``.
         seed: of the halves.
         tail: chance that a claim that holds is called refuted.
 
     Raises:
-        NotEnoughEvidence: fewer than 16 models of a kind.
+        NotEnoughEvidence: fewer than 16 models of a kind, or a claim about fewer examples.
     """
+    check_examples(claim, unlearned.shape[1])
     count = min(len(unlearned), len(retrained))
     if count < LEAST:
         raise NotEnoughEvidence(f"an audit of a claim needs {LEAST} models of each kind, got {count}")
@@ -224,4 +235,7 @@ def claim_of(method: object) -> Claim | None:
         return found
     if not isinstance(found, Mapping) or not {"epsilon", "delta"} <= set(found) <= {"epsilon", "delta", "examples", "about"}:
         raise BadInput("method.claim", f"expected epsilon and delta, got {found!r}.", "Declare expunge.audits.claim.Claim(epsilon, delta).")
-    return Claim(**found)
+    try:
+        return Claim(**found)
+    except TypeError:
+        raise BadInput("method.claim", f"expected numbers, got {found!r}.", "Declare expunge.audits.claim.Claim(epsilon, delta).") from None

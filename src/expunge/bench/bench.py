@@ -88,9 +88,8 @@ def _evaluate(grid: Grid, folders: dict[str, str], failed: dict[str, str], repor
     failed = failed | _failed_of({grid.requests[one.number].title: one.pools for one in found if isinstance(one, Found)})
     _check_left(lost, grid)
     folder = grid.requests[0].workplace().out / f"bench-{fingerprint([identity(folders, grid.requests), sorted(failed), sorted(lost)])}"
-    if is_written(folder) and (folder / "grid.json").is_file():
-        unjudged = runs.read_json(folder / "grid.json")["lost"]
-        return Result(runs.read_json(folder / "record.json"), folder, failed | lost | unjudged, count)
+    if is_written(folder) and (folder / "grid.json").is_file() and runs.read_json(folder / "grid.json")["lost"].keys() <= lost.keys():
+        return Result(runs.read_json(folder / "record.json"), folder, failed | lost, count)
     provenance = {"command": asked["command"], "seconds": round(time.monotonic() - asked["start"], 1)}
     judged = [_recorded(grid.requests[one.number], one, provenance) for one in found if isinstance(one, Found)]
     lost |= {one.title: one.reason for one in judged if isinstance(one, _Lost)}
@@ -109,7 +108,9 @@ def _check_left(lost: Mapping[str, str], grid: Grid) -> None:
 def _recorded(request: Request, found: Found, provenance: dict[str, Any]) -> dict[str, Any] | _Lost:
     try:
         return record_of(request, found, provenance)
-    except Exception as error:  # what cannot be judged ends its request, and not the others
+    except Exception as error:  # what cannot be judged ends its request, and not the others, until the next call
+        if isinstance(error, BadInput) and error.where == "out":
+            raise
         return _Lost(request.title, f"{type(error).__name__}: {error}")
 
 

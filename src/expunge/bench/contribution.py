@@ -2,7 +2,7 @@
 
 A folder holds ``NAME.py`` (the method), ``config.yaml`` (an experiment with ``method: NAME`` in it, and ``contribution:`` with author and
 source) and ``README.md``. Running it writes ``row.json`` and ``row.md``, and the leaderboard of the folder above. Checking it runs nothing:
-it says whether the row was made from the files as they are.
+it says whether the row names the files as they are.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ class LeaderboardRow(_Checked):
     Attributes:
         method: its name.
         label: of the row, with add-ons, and with ``tuned`` or ``oracle-tuned``.
-        setting: data, model, recipe, request and sizes.
+        setting: data, model and recipe with all that is not their default, request, sizes and seed; rows that share it are comparable.
         reads_retrained: whether it reads retrained models, or was tuned on some.
         original: the row that does nothing, for comparison.
         cost: seconds and sample-passes, and their ratio to retraining.
@@ -116,7 +116,7 @@ def read(folder: Path, overrides: Sequence[str] = ()) -> tuple[config.Experiment
     """
     method, file = files_of(folder)
     name = registry.contribute(method)
-    loaded = config.parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    loaded = config.read_yaml(file)
     if not isinstance(loaded, dict):
         raise BadInput(str(file), "expected keys and values.")
     author = _author(loaded.pop("contribution", None), file)
@@ -183,7 +183,10 @@ def row_of(record: dict[str, Any], folder: Path, author: Author) -> LeaderboardR
     method, asked, environment = record["methods"][label], record["request"], record["provenance"]["environment"]
     tuned = method.get("tuned")
     sizes = {key: asked[key] for key in ("forget", "retain", "test")}
-    setting = {**{key: asked[key] for key in ("data", "model", "train", "tier", "kind")}, "request": _request(asked), **sizes}
+    tree = config.parse_yaml(record["provenance"]["config"], "provenance.config")
+    parts = {key: _described(key, tree[key]) for key in ("data", "model", "train")}
+    seeds = {key: tree[key] for key in ("seed", *config.SEEDS) if key in tree}
+    setting = {**parts, **{key: asked[key] for key in ("tier", "kind")}, "request": _request(asked), **sizes, **seeds}
     cost = {key: value for key, value in record["cost"][label].items() if key in ("seconds", "passes", "seconds_ratio", "passes_ratio")}
     return LeaderboardRow(
         format=FORMAT,
@@ -206,6 +209,16 @@ def row_of(record: dict[str, Any], folder: Path, author: Author) -> LeaderboardR
         files=hashes(folder),
         made_with={"python": environment["python"], **{key: environment["versions"][key] for key in ("expunge", "torch")}},
     )
+
+
+def _described(key: str, tree: dict[str, Any]) -> str:
+    """Return the name of a component with the fields that are not as its class has them: rows that differ in one are not comparable."""
+    try:
+        usual = config.build(config.KINDS[key], {"name": tree["name"]}, key).tree()
+    except BadInput:  # it has fields without a default
+        usual = {}
+    fields = {name: value for name, value in tree.items() if name != "name" and (name not in usual or usual[name] != value)}
+    return " ".join([tree["name"], *(f"{name}={json.dumps(value).replace(chr(34), '')}" for name, value in fields.items())])
 
 
 def _request(asked: dict[str, Any]) -> str:
@@ -236,12 +249,15 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def check(folder: Path) -> list[LeaderboardRow]:
-    """Return the rows of a folder, or of all folders in it, after a look at whether they are whole and made from the files as they are.
+    """Return the rows of a folder, or of all folders in it, after a look at whether they are whole and name the files as they are.
+
+    That the numbers came out of a run it does not show: only running it again does.
 
     Raises:
         BadInput: what is wrong with which file.
     """
-    folders = [folder] if (folder / "config.yaml").is_file() else sorted(path.parent for path in folder.glob("*/config.yaml"))
+    held = sorted({path.parent for name in ("config.yaml", "row.json") for path in folder.glob(f"*/{name}")})
+    folders = [folder] if (folder / "config.yaml").is_file() else held
     if not folders:
         raise BadInput(str(folder), "holds no contributed method.", "Give a folder with config.yaml in it, or one of such folders.")
     rows = [_check_one(one) for one in folders]

@@ -84,7 +84,7 @@ def read(file: Path | None, overrides: Sequence[str] = ()) -> Tree:
         raise BadInput("bench", "there is no file.", "Write `expunge bench FILE.yaml`, a file with `grid:` in it; configs/ has some.")
     if not file.is_file():
         raise BadInput(str(file), "no such file.", "Give a YAML file with `grid:` in it.")
-    loaded = config.parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    loaded = config.read_yaml(file)
     if not isinstance(loaded, dict) or "grid" not in loaded:
         raise BadInput(str(file), "has no `grid:`.", "Say what varies, for example `grid: {method: [finetune, salun]}`.")
     axes = axes_of(loaded.pop("grid"))

@@ -12,6 +12,7 @@ from expunge.errors import BadInput
 from expunge.pools import inspection, rankings, stages
 from expunge.pools.executor import Job
 from expunge.pools.workplace import Workplace
+from expunge.representation import downstream
 
 Tree = dict[str, Any]
 
@@ -95,7 +96,10 @@ def prepare(requests: Sequence[Request], report: Callable[[dict[str, Any]], None
         runs.check_writable(requests[0].workplace().out)
     rankings.prepare((request.workplace(row) for request in requests for row in request.rows), report)
     for request in requests:
-        stages.check_model(request.workplace())
+        work = request.workplace()
+        if work.experiment.evaluate.downstream:
+            downstream.check_inputs(work.data.input_shape)
+        stages.check_model(work)
         for row in request.rows:
             stages.check_request(request.workplace(row))
 
@@ -110,8 +114,8 @@ def check_sizes(work: Workplace) -> None:
     margins.resolve(evaluate.margins)
     if evaluate.downstream and evaluate.tier == "fast":
         raise BadInput("evaluate.downstream", "the fast tier does not look at it.", "Use evaluate.tier=standard, or leave it out.")
-    if evaluate.downstream and not Path(evaluate.downstream).is_dir():
-        raise BadInput("evaluate.downstream", f"there is no folder {evaluate.downstream}.", "Give a folder of pictures.")
+    if evaluate.downstream:
+        downstream.check(Path(evaluate.downstream), inspection.settings_of(work, looked_for(work)).neighbours)
     if 0 < evaluate.retrained < evaluate.seeds:
         found = f"{evaluate.seeds} seeds, but only {evaluate.retrained} retrained models."
         raise BadInput(

@@ -51,6 +51,7 @@ COLORS = ("#1f5f94", "#a8400b", "#5a7d2a", "#7a4f9a", "#8a6d1d", "#2a7d74", "#9a
 """Of the methods, in their order; distinct for readers who see few colours, and each with a marker of its own."""
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
 
+LEVEL = 0.05
 SCOPES = {
     "all": "all forgotten so far",
     "new": "the newly forgotten examples",
@@ -154,13 +155,14 @@ def _notes(record: Plain, label: str) -> list[str]:
     if grows:
         lines.append(f"{label}: distance to retraining changes with each request: {'; '.join(grows)}")
     elif row["trends"]:
-        lines.append(f"{label}: no metric's distance to retraining changes from request to request beyond its interval over seeds")
+        count = len(row["trends"])
+        lines.append(f"{label}: no metric's distance to retraining changes from request to request beyond chance over {count} slopes")
     return lines
 
 
 def _trend(record: Plain, key: str, trend: Plain) -> str:
-    """Return a trend in words; empty where its interval holds 0."""
-    if trend["low"] <= 0 <= trend["high"]:
+    """Return a trend in words; empty where chance over all trends of the row explains it."""
+    if trend["p_holm"] >= LEVEL:
         return ""
     scope, _, name = key.partition("/")
     heads = (step["tables"][scope]["metrics"].get(name) for step in record["steps"] if scope in step["tables"])

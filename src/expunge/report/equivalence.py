@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from expunge import registry
+
 LEVEL = 0.05
 Plain = dict[str, Any]
 
@@ -56,7 +58,12 @@ def judge(record: Plain, row: Plain, name: str, margin: float) -> Judged:
             head["label"] if head else name, margin, "", None, None, None, False, f"not measured{f': {reason}' if reason else ''}"
         )
     differences, error = _pair(cell, head) if head["pair"] else _paired(record, row, name, cell)
-    return _tested(head, margin, differences, error, one_sided=head["pair"])
+    return _tested(head, margin, differences, error, _resolution(name, cell), one_sided=head["pair"])
+
+
+def _resolution(name: str, cell: Plain) -> float:
+    """Return the smallest spread to believe, as for the retrained band: models that agree exactly do not show that the next ones will."""
+    return registry.find("metrics", name).resolution(cell["n"])  # type: ignore[attr-defined]
 
 
 def _paired(record: Plain, row: Plain, name: str, cell: Plain) -> tuple[np.ndarray, float]:
@@ -71,7 +78,8 @@ def _paired(record: Plain, row: Plain, name: str, cell: Plain) -> tuple[np.ndarr
 def _pair(cell: Plain, head: Plain) -> tuple[np.ndarray, float]:
     """Return each seed's distance to its retrained model over the mean distance of two retrained ones, and the error of that mean.
 
-    The mean over n (n - 1) pairs has at most 2 / n of a pair's variance, and the band is as wide as that and the row's own error give.
+    The mean over n (n - 1) pairs has at most 2 / n of a pair's variance, and the band is as wide as that and the row's own error give. The
+    metric's limits may have cut one end of it off, so that the longer half counts.
     """
     from scipy import stats
 
@@ -79,18 +87,18 @@ def _pair(cell: Plain, head: Plain) -> tuple[np.ndarray, float]:
     if band is None:
         return np.empty(0), 0.0
     values = np.array([value for value in cell["per_seed"] if value is not None])
-    half = (band["high"] - band["mean"]) / float(stats.t.ppf(0.975, band["n"] - 1))
+    half = max(band["high"] - band["mean"], band["mean"] - band["low"]) / float(stats.t.ppf(0.975, band["n"] - 1))
     return values - band["mean"], half * float(np.sqrt((2 / band["n"]) / (1 / len(values) + 2 / band["n"])))
 
 
-def _tested(head: Plain, margin: float, differences: np.ndarray, error: float, one_sided: bool) -> Judged:
+def _tested(head: Plain, margin: float, differences: np.ndarray, error: float, resolution: float, one_sided: bool) -> Judged:
     from scipy import stats
 
     label, unit, count = head["label"], head["unit"], len(differences)
     if count < 2:
         return Judged(label, margin, unit, None, None, None, False, f"an equivalence test needs 2 pairs of seeds, there are {count}")
     mean = float(differences.mean())
-    spread = float(np.hypot(differences.std(ddof=1) / np.sqrt(count), error))
+    spread = float(np.hypot(max(differences.std(ddof=1), resolution) / np.sqrt(count), error))
     half = float(stats.t.ppf(1 - LEVEL, count - 1)) * spread
     low, high = None if one_sided else mean - half, mean + half
     shown = high < margin and (low is None or low > -margin)

@@ -181,7 +181,7 @@ def _runs_of(record: Record, label: str) -> list[str]:
 
 def _joined(first: Record, second: Record) -> Record:
     rows, methods, cost, runs = list(first["table"]["rows"]), dict(first["methods"]), dict(first["cost"]), dict(first["provenance"]["runs"])
-    there = {row["name"]: _runs_of(first, row["name"]) for row in rows if row["role"] == "unlearned"}
+    there, added = {row["name"]: _runs_of(first, row["name"]) for row in rows if row["role"] == "unlearned"}, dict[str, str]()
     for row in second["table"]["rows"]:
         made = _runs_of(second, row["name"])
         if row["role"] != "unlearned" or (row["name"] in there and there[row["name"]] == made):
@@ -190,12 +190,24 @@ def _joined(first: Record, second: Record) -> Record:
         while label in there:
             label, number = f"{row['name']} ({number})", number + 1
         rows.append({**row, "name": label})
-        there[label] = made
+        there[label], added[row["name"]] = made, label
         methods[label] = second["methods"].get(row["name"], {})
         cost |= {label: second["cost"][row["name"]]} if row["name"] in second["cost"] else {}
         runs |= {f"unlearned/0/{label}/{seed}": folder for seed, folder in enumerate(made)}
     table = {**first["table"], "rows": rows}
-    return {**first, "table": table, "methods": methods, "cost": cost, "provenance": {**first["provenance"], "runs": runs}}
+    joined = {"table": table, "audits": _joined_audits(first, second, added), "methods": methods, "cost": cost}
+    return {**first, **joined, "provenance": {**first["provenance"], "runs": runs}}
+
+
+def _joined_audits(first: Record, second: Record, added: Mapping[str, str]) -> dict[str, Any]:
+    """Return the audits of a record with what the same ones found about rows of another, by their names there and here."""
+    judged, more = first.get("audits") or {}, (second.get("audits") or {}).get("audits") or {}
+    heads = {}
+    for name, head in (judged.get("audits") or {}).items():
+        alike = name in more and more[name]["null"] == head["null"]
+        found = {here: more[name]["rows"][there] for there, here in added.items() if there in more[name]["rows"]} if alike else {}
+        heads[name] = {**head, "rows": {**head["rows"], **found}}
+    return {**judged, "audits": heads} if heads else judged
 
 
 def check_metrics(records: Sequence[Record], metrics: Sequence[str] | None) -> None:

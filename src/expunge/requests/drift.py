@@ -71,7 +71,7 @@ def read(file: Path | None, words: list[str], count: int, splits: str) -> list[A
         raise BadInput("--splits", f"got {splits!r}.", "Allowed: fresh, cumulative.")
     if count < 1:
         raise BadInput("--requests", f"expected a positive integer, got {count}.")
-    if file is not None and file.is_file() and "grid" in (config.parse_yaml(file.read_text(encoding="utf-8"), str(file)) or {}):
+    if file is not None and file.is_file() and "grid" in (config.read_yaml(file) or {}):
         requests = expand(read_grid(file, words)).requests
     else:
         requests = [request_of(config.resolve(config.read(file, words)), "One stream of requests")]
@@ -239,7 +239,7 @@ def record_of(asked: Asked, results: Mapping[str, Any], provenance: Plain) -> Pl
         },
         "provenance": {
             **provenance,
-            "config": config.to_yaml(work.experiment.tree()),
+            "config": config.to_yaml(work.experiment.lasting()),
             "environment": runs.environment(),
             "runs": {key: str(folder) for key, folder in results.items() if not isinstance(folder, Failed)},
         },
@@ -365,7 +365,10 @@ def _row_of(table: Plain, label: str) -> Plain:
 
 
 def _trends(label: str, entries: Sequence[Plain]) -> Plain:
-    """Return how much the distance to retraining grows with each request: the slope of each seed, its mean and interval over seeds."""
+    """Return how much the distance to retraining grows with each request: the slope of each seed, its mean and interval over seeds.
+
+    ``p_holm`` is adjusted over all slopes of the row: of eight intervals of 95 % one leaves out 0 by chance in a third of cases.
+    """
     found: Plain = {}
     for scope, names in TRENDS.items():
         held = [entry["tables"][scope] for entry in entries if scope in entry["tables"]]
@@ -373,7 +376,8 @@ def _trends(label: str, entries: Sequence[Plain]) -> Plain:
             slope = _slope(label, name, held)
             if slope is not None:
                 found[f"{scope}/{name}"] = slope
-    return found
+    adjusted = statistics.holm([slope["p_value"] for slope in found.values()])
+    return {key: {**slope, "p_holm": float(p_value)} for (key, slope), p_value in zip(found.items(), adjusted, strict=True)}
 
 
 def _slope(label: str, name: str, held: Sequence[Plain]) -> Plain | None:
@@ -387,7 +391,15 @@ def _slope(label: str, name: str, held: Sequence[Plain]) -> Plain | None:
         mean = statistics.mean_interval(slopes)
     except NotEnoughEvidence:
         return None
-    return {"per_request": mean.mean, "low": mean.low, "high": mean.high, "seeds": mean.n}
+    return {"per_request": mean.mean, "low": mean.low, "high": mean.high, "seeds": mean.n, "p_value": _p_value(slopes)}
+
+
+def _p_value(slopes: list[float]) -> float:
+    """Return the two-sided p-value of slopes with mean 0, by Student's law; 1 where they do not vary, which shows no law."""
+    from scipy import stats
+
+    error = np.std(slopes, ddof=1) / np.sqrt(len(slopes))
+    return float(2 * stats.t.sf(abs(np.mean(slopes)) / error, len(slopes) - 1)) if error > 1e-12 * np.abs(slopes).max() else 1.0
 
 
 def _gaps(label: str, name: str, table: Plain) -> list[float] | None:

@@ -9,6 +9,7 @@ unfinished counts for nothing.
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ EVENTS = ("received", "started", "served", "failed", "withdrawn")
 START = "0" * 64
 """What stands for the line before the first."""
 STATUS = {"received": "waiting", "started": "started", "served": "served", "failed": "failed", "withdrawn": "withdrawn"}
+CLOSED = re.compile(rb'"hash": "[0-9a-f]{64}"}$')
+"""How a line that was written to its end ends."""
 COLUMNS = ("request", "ticket")
 """Of a CSV file with several requests: the one that names them."""
 
@@ -105,17 +108,24 @@ class Ledger:
         return self._read()[1]
 
     def requests(self) -> dict[str, Known]:
-        """Return what is known of each request, in the order in which they were received."""
+        """Return what is known of each request, in the order in which they were received.
+
+        Raises:
+            BadInput: see `entries`; or a line that fits its hash and means nothing.
+        """
         found: dict[str, Known] = {}
         for entry in self.entries():
-            if entry.event == "received":
-                keys = tuple(from_ranges(entry.facts["keys"]).tolist())
-                found[entry.request] = Known(entry.request, entry.facts["by"], keys, entry.time, "waiting", entry.time)
-            else:
-                found[entry.request] = replace(
-                    found[entry.request], status=STATUS[entry.event], changed=entry.time, facts={**entry.facts, "hash": entry.hash}
-                )
+            try:
+                found[entry.request] = _after(entry, found.get(entry.request))
+            except (KeyError, ValueError, TypeError, AttributeError):
+                where = f"{self.path}, entry {entry.number + 1}"
+                raise BadInput(where, f"no {entry.event!r} can be of {entry.request!r} here.", "Restore the file from a copy.") from None
         return found
+
+    def served(self) -> list[Known]:
+        """Return the requests that were served, in the order in which that was done."""
+        known, done = self.requests(), [entry.request for entry in self.entries() if entry.event == "served"]
+        return [known[name] for name in done]
 
     def receive(self, request: str, keys: Iterable[int], by: str = "") -> Entry:
         """Add a request.
@@ -128,11 +138,7 @@ class Ledger:
         Raises:
             BadInput: the name is empty or taken, there are no keys, or an example is in a request already.
         """
-        chosen = np.unique(np.array(list(keys), dtype=np.int64))
-        if not request or not request.isprintable():
-            raise BadInput("request", f"got the name {request!r}.", "Give a name such as T-17.")
-        if not len(chosen) or chosen[0] < 0:
-            raise BadInput(f"request {request}", "names no example." if not len(chosen) else f"{chosen[0]} is no index.", "Count from 0.")
+        chosen = _chosen(request, keys)
         facts = {"by": by, "keys": to_ranges(chosen), "count": len(chosen)}
         return self._append("received", request, facts, lambda known: _check_new(request, chosen, known))
 
@@ -144,7 +150,7 @@ class Ledger:
         """
         known = dict(self.requests())
         for name, keys in requests.items():
-            chosen = np.unique(np.array(list(keys), dtype=np.int64))
+            chosen = _chosen(name, keys)
             _check_new(name, chosen, known)
             known[name] = Known(name, "", tuple(chosen.tolist()), "", "waiting", "")
 
@@ -197,6 +203,10 @@ class Ledger:
         torn = 0
         for place, raw in enumerate(lines, 1):
             if raw and (held := _parsed(raw)) is None:
+                if CLOSED.search(raw):
+                    raise BadInput(
+                        f"{self.path}, line {place}", "the line is damaged: it is whole, and no JSON.", "Restore the file from a copy."
+                    )
                 torn += 1
             elif raw:
                 found.append(_checked(held, found[-1].hash if found else START, f"{self.path}, line {place}"))
@@ -214,11 +224,42 @@ def _parsed(raw: bytes) -> Any:
 
 def _checked(held: dict[str, Any], previous: str, where: str) -> Entry:
     stated = held.pop("hash", None)
-    if hash_tree(held) != stated:
+    if _hash(held) != stated or held.keys() != {"number", "time", "event", "request", "facts", "previous"}:
         raise BadInput(where, "the line was changed: it does not fit its own hash.", "Restore the file from a copy.")
     if held["previous"] != previous:
         raise BadInput(where, "the line does not follow the one before it: one was taken out or put in.", "Restore the file from a copy.")
     return Entry(held["number"], held["time"], held["event"], held["request"], held["facts"], str(stated))
+
+
+def _hash(held: dict[str, Any]) -> str | None:
+    """Return the hash of a line; None for one with numbers that are none, which nobody here has written."""
+    try:
+        return hash_tree(held)
+    except ValueError:
+        return None
+
+
+def _after(entry: Entry, before: Known | None) -> Known:
+    """Return what is known of a request after a line about it; raises where the line cannot be."""
+    if entry.event == "received":
+        if before is not None:
+            raise ValueError(entry.request)
+        return Known(entry.request, entry.facts["by"], tuple(from_ranges(entry.facts["keys"]).tolist()), entry.time, "waiting", entry.time)
+    if before is None or before.status in ("served", "withdrawn"):
+        raise ValueError(entry.request)
+    return replace(before, status=STATUS[entry.event], changed=entry.time, facts={**entry.facts, "hash": entry.hash})
+
+
+def _chosen(request: str, keys: Iterable[int]) -> np.ndarray:
+    """Return the keys of a new request, int64, ascending; refuse what none can have."""
+    chosen = sorted(set(keys))
+    if not request or not request.isprintable():
+        raise BadInput("request", f"got the name {request!r}.", "Give a name such as T-17.")
+    if not chosen:
+        raise BadInput(f"request {request}", "names no example.", "Count from 0.")
+    if not 0 <= chosen[0] <= chosen[-1] < 2**63:
+        raise BadInput(f"request {request}", f"{chosen[0] if chosen[0] < 0 else chosen[-1]} is no index.", "Count from 0.")
+    return np.array(chosen, dtype=np.int64)
 
 
 def _check_new(request: str, keys: np.ndarray, known: Mapping[str, Known]) -> None:
@@ -274,7 +315,7 @@ def read_requests(path: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for line, row in enumerate(rows, 2):
         text = (row[number] or "").strip()
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > 18:
             raise BadInput(f"{path}, line {line}", f"{text!r} is not a whole number from 0.", "Mend the line.")
         found.setdefault((row[names] or "").strip() if names else path.stem, []).append(int(text))
     return found

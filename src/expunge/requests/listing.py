@@ -29,7 +29,7 @@ def change(file: Path, add: Path | None, by: str, withdraw: str | None) -> None:
         found = ledgers.read_requests(add)
         if not found:
             raise BadInput(str(add), "holds no request.", "Write one line for each example.")
-        there = {known.name: list(known.keys) for known in ledger.requests().values()}
+        there = {known.name: list(known.keys) for known in ledger.requests().values() if known.status != "withdrawn"}
         found = {name: keys for name, keys in found.items() if there.get(name) != sorted(set(keys))}  # a killed command is typed again
         ledger.check_all(found)
         for name, keys in found.items():

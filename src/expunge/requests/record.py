@@ -18,26 +18,22 @@ from expunge.data.dataset import Data
 from expunge.data.split import Split
 from expunge.data.split_file import hash_tree
 from expunge.errors import BadInput
+from expunge.models import checkpoint
+from expunge.pools.workplace import Workplace
 
 NAME = "audit.json"
 FORMAT = "expunge audit record 1"
 FILES = ("weights.safetensors", "split.json", "config.yaml", "environment.json", "record.json")
 """Of a run folder; their hashes are in the record."""
-REQUIRED = (
-    "format",
-    "request",
-    "written",
-    "deleted",
-    "method",
-    "weights",
-    "split",
-    "files",
-    "code",
-    "evidence",
-    "proves",
-    "does_not_prove",
-)
+REQUIRED = {
+    **{name: str for name in ("format", "request", "written")},
+    **{name: dict for name in ("deleted", "method", "weights", "split", "files", "code", "evidence")},
+    **{name: list for name in ("proves", "does_not_prove")},
+}
+"""What every record holds -> of which type."""
 
+WHOLE = 64
+"""Digits of a hash of tensors; a run that started from a weights file knows it by fewer of the file's."""
 PROVES = (
     "these files are the ones that were written: any change of weights, split, configuration or record since then shows",
     "the deleted keys were in the forget set that the method was given, and in no part that it was told to keep or to stop by",
@@ -64,19 +60,20 @@ def write(folder: Path, request: str, keys: Sequence[int], data: Data | None = N
         more: ``before`` (facts about the model it started from), ``ledger`` (where the request stands), ``evidence`` (see `evidence_of`).
 
     Raises:
-        BadInput: the folder holds no finished unlearning.
+        BadInput: the folder holds no finished unlearning, or its files are not those of the run.
     """
     run = runs.read_json(folder / "record.json")
     if run.get("status") != "ok" or run.get("identity", {}).get("stage") != "unlearn":
         raise BadInput(str(folder), "holds no finished unlearning.", "Give the folder that `expunge unlearn` or `expunge serve` wrote.")
     identity, split = run["identity"], Split.load(folder / "split.json")
+    _check_own(folder, run, split)
     held = {
         "format": FORMAT,
         "request": request,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "deleted": {"count": len(keys), "keys": sorted(map(int, keys)), "content": contents(data, keys), "data": split.data_fingerprint},
         "method": {"method": identity["method"], "addons": identity["addons"], "seed": identity["seed"]},
-        "weights": {"before": identity["original"], "after": run["weights"], **more.get("before", {})},
+        "weights": {**_before(folder, identity["original"]), "after": run["weights"], **more.get("before", {})},
         "split": {"content_hash": split.content_hash, "forget": len(split.forget), "retain": len(split.retain)},
         "cost": run["cost"],
         "files": {name: file_hash(folder / name) for name in FILES},
@@ -89,6 +86,29 @@ def write(folder: Path, request: str, keys: Sequence[int], data: Data | None = N
     record = {**held, "hash": hash_tree(held)}
     runs.write_json(folder / NAME, record)
     return record
+
+
+def _check_own(folder: Path, run: Mapping[str, Any], split: Split) -> None:
+    """Refuse weights that the run did not leave, and a split that its method was not given."""
+    weights = checkpoint.tensors_hash(checkpoint.read_state(folder / "weights.safetensors"))
+    for name, fits in (("weights.safetensors", weights == run["weights"]), ("split.json", split.fingerprint == run["identity"]["split"])):
+        if not fits:
+            raise BadInput(str(folder / name), "is not that of the run.", "Restore the folder, or run it again.")
+
+
+def _before(folder: Path, original: str) -> dict[str, str]:
+    """Return the hash of the tensors that the run started from; those of a weights file are read for it, whose own hash is noted too.
+
+    Raises:
+        BadInput: the weights file is not there any more, or is another now.
+    """
+    if len(original) == WHOLE:
+        return {"before": original}
+    settings = settings_of(folder)
+    path = settings.model.weights
+    if path is None or not str(file_hash(path)).startswith(original):
+        raise BadInput("model.weights", f"{path} is not the file that the run started from.", "Put it back; its weights are compared.")
+    return {"before": checkpoint.weights_hash(Workplace(settings).new_model(0, weights=True)), "file": original}
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -163,10 +163,18 @@ def unlearn(work: Workplace, found: Sequence[Step], number: int) -> list[Run]:
     return made
 
 
+def seed_of(work: Workplace, number: int, request: int) -> int:
+    """Return the seed of what a method draws for a request of model ``number``; that of the first is as for one request alone.
+
+    Each request has one of its own: noise that is drawn twice cancels in the difference of two models, and hides nothing.
+    """
+    drawn = work.unlearning_seed_of(number, work.seed_of(number))
+    return randomness.derive(drawn, "request", request) if request else drawn
+
+
 def _serve(work: Workplace, step: Step, count: int, number: int, start: Path) -> Run:
     title = f"{work.experiment.method.name} request {step.number + 1} of {count}, model {number}"
-    trained = work.seed_of(number)
-    return stages.unlearn(work, start, work.unlearning_seed_of(number, trained), title, step.request, trained)
+    return stages.unlearn(work, start, seed_of(work, number, step.number), title, step.request, work.seed_of(number))
 
 
 def retrained(work: Workplace, found: Sequence[Step], number: int) -> list[Run]:

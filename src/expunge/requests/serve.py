@@ -10,7 +10,7 @@ import numpy as np
 from expunge import config, runs
 from expunge.errors import BadInput, RunFailed
 from expunge.models import checkpoint
-from expunge.pools import stages, store
+from expunge.pools import locks, stages, store
 from expunge.pools.store import Run
 from expunge.pools.workplace import Workplace
 from expunge.requests import record as records
@@ -40,7 +40,8 @@ def serve(ledger: Ledger, tree: dict[str, Any], report: Report, splits: Splits =
     """Serve every request that is waiting, in the order in which they came, and return what was done.
 
     The first starts from ``model.weights``, or from an original that is trained, and each other one from the model of the request before
-    it, as the ledger names it: other settings than last time change nothing that is done. Killed and called again, it goes on.
+    it, as the ledger names it: other settings than last time change nothing that is done. Killed and called again, it goes on. Called
+    twice at once, the second waits for the first.
 
     Args:
         ledger: of the requests.
@@ -55,18 +56,21 @@ def serve(ledger: Ledger, tree: dict[str, Any], report: Report, splits: Splits =
     """
     if tree.get("forget") is not None:
         raise BadInput("forget", "the ledger says what is forgotten.", "Leave forget out.")
-    known = ledger.requests()
-    waiting = [request for request in known.values() if request.status in ("waiting", "started", "failed")]
-    if not waiting:
-        raise BadInput(str(ledger.path), "no request is waiting.", "Add one with `expunge ledger FILE --add=REQUESTS.csv`.")
-    found, proof = list[Served](), records.evidence_of(evidence)
-    for request in waiting:
-        found.append(_one(ledger, request, tree, report, splits, proof))
-    return found
+    proof = records.evidence_of(evidence)
+    turn = ledger.path.parent / f".{ledger.path.name}.serve.d"
+
+    def tell(holder: str) -> None:
+        report({"event": "waiting", "title": "serve", "folder": str(turn), "for": holder})
+
+    with locks.hold(turn, tell):
+        waiting = [request for request in ledger.requests().values() if request.status in ("waiting", "started", "failed")]
+        if not waiting:
+            raise BadInput(str(ledger.path), "no request is waiting.", "Add one with `expunge ledger FILE --add=REQUESTS.csv`.")
+        return [_one(ledger, request, tree, report, splits, proof) for request in waiting]
 
 
 def _one(ledger: Ledger, request: Known, tree: dict[str, Any], report: Report, splits: Splits, proof: dict[str, Any] | None) -> Served:
-    done = sorted((one for one in ledger.requests().values() if one.status == "served"), key=lambda one: one.facts["place"])
+    done = ledger.served()
     work = _workplace(tree, [*done, request], report)
     start = _start(ledger, work, done)
     step = _step(work, [*done, request], splits)
@@ -74,12 +78,12 @@ def _one(ledger: Ledger, request: Known, tree: dict[str, Any], report: Report, s
     runs.check_writable(work.out)
     if request.status != "started":
         ledger.note("started", request.name)
-    trained = work.seed_of(0)
-    run = stages.unlearn(work, start, work.unlearning_seed_of(0, trained), request.name, step.request, training_seed=trained)
+    run = stages.unlearn(work, start, sequence.seed_of(work, 0, len(done)), request.name, step.request, training_seed=work.seed_of(0))
     if run.status != "ok":
         reason = run.record["failure"]["reason"]
         ledger.note("failed", request.name, reason=reason)
         raise RunFailed(f"{request.name} {run.status}: {reason} It is marked as failed; the requests after it wait.")
+    step.request.save(run.folder / "split.json")  # what the method was given, in the place of the requests so far
     return _recorded(ledger, request, run, work, done, proof)
 
 
@@ -87,7 +91,7 @@ def _recorded(ledger: Ledger, request: Known, run: Run, work: Workplace, done: l
     before = {"request_before": done[-1].name if done else None}
     place = {"file": ledger.path.name, "head": ledger.head}
     record = records.write(run.folder, request.name, request.keys, work.plain_data, before=before, ledger=place, evidence=proof)
-    facts = {"record": record["hash"], "after": record["weights"]["after"], "place": len(done)}
+    facts = {"record": record["hash"], "after": record["weights"]["after"]}
     ledger.note("served", request.name, folder=_relative(run.folder, ledger.path.parent), **facts)
     return Served(request.name, run.folder, record)
 
@@ -104,7 +108,11 @@ def _step(work: Workplace, requests: list[Known], splits: Splits) -> sequence.St
 
 
 def _start(ledger: Ledger, work: Workplace, done: list[Known]) -> Path | None:
-    """Return the run folder to start from; None for the weights file of the configuration."""
+    """Return the run folder to start from; None for the weights file of the configuration.
+
+    Raises:
+        BadInput: the model of the last request is not there, or is another than the ledger says.
+    """
     if not done:
         return None if work.experiment.model.weights is not None else stages.original(work, 0).folder
     last = done[-1]
@@ -114,7 +122,8 @@ def _start(ledger: Ledger, work: Workplace, done: list[Known]) -> Path | None:
             f"request {last.name}", f"its model is not in {folder} any more.", "Put the folder back: the next request starts there."
         )
     found = store.find(folder)
-    if found.record["weights"] != last.facts["after"]:
+    held = checkpoint.tensors_hash(checkpoint.read_state(folder / "weights.safetensors"))
+    if {found.record["weights"], held} != {last.facts["after"]}:
         raise BadInput(f"request {last.name}", f"the model in {folder} is not the one of the ledger.", "Put the folder back as it was.")
     return found.folder
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from expunge import runs
 from expunge.data.split import PARTS, Split
 from expunge.errors import BadInput
 from expunge.models import checkpoint
@@ -48,24 +48,27 @@ def verify(folder: Path, ledger: Path | None = None, with_data: bool = False) ->
         BadInput: there is no record.
     """
     record = records.read(folder)
-    checks = [_own_hash(record), _complete(record), *_files(folder, record), _weights(folder, record), _changed(record)]
+    checks = [_own_hash(record), _complete(record)]
+    if not _is_readable(record):
+        return checks
+    checks += [*_files(folder, record), _weights(folder, record), _changed(record), _run(folder, record)]
     split = _split(folder)
     checks += [split] if isinstance(split, Check) else list(_keys(record, split))
     if ledger is not None:
-        checks += list(_in_ledger(record, Ledger(ledger)))
+        checks += list(_in_ledger(record, Ledger(ledger), None if isinstance(split, Check) else split))
     if with_data and not isinstance(split, Check):
         checks += list(_content(folder, record, split))
     return checks
 
 
 def verify_ledger(path: Path) -> list[Check]:
-    """Return the checks of a ledger alone: whether its lines follow each other."""
+    """Return the checks of a ledger alone: whether its lines follow each other and mean something."""
     ledger = Ledger(path)
     try:
-        entries = ledger.entries()
+        entries, _ = ledger.entries(), ledger.requests()
     except BadInput as error:
         return [Check("ledger", False, str(error))]
-    torn = f"; {ledger.unfinished} unfinished lines of killed processes count for nothing" if ledger.unfinished else ""
+    torn = f"; {ledger.unfinished} unfinished lines count for nothing" if ledger.unfinished else ""
     return [Check("ledger", True, f"{len(entries)} lines follow each other, the last with the hash {ledger.head[:16]}{torn}")]
 
 
@@ -75,43 +78,76 @@ def _own_hash(record: dict[str, Any]) -> Check:
 
 
 def _complete(record: dict[str, Any]) -> Check:
-    missing = [name for name in records.REQUIRED if record.get(name) in (None, "", [], {})]
-    deleted = record.get("deleted") or {}
-    if deleted.get("count") != len(deleted.get("keys", [])) or not deleted.get("keys"):
-        missing.append("deleted.keys")
+    missing = [name for name, kind in records.REQUIRED.items() if not record.get(name) or not isinstance(record[name], kind)]
+    if _is_readable(record):
+        deleted = record["deleted"]
+        missing += ["deleted.keys"] if not deleted["keys"] or deleted.get("count") != len(deleted["keys"]) else []
+        missing += [f"files.{name}" for name in records.FILES if not record["files"].get(name)]
+    else:
+        missing.append("what is compared")
     return Check("completeness", not missing, f"lacks {', '.join(missing)}" if missing else "everything that a record must hold is there")
 
 
+def _is_readable(record: dict[str, Any]) -> bool:
+    """Return whether a record holds what is compared, so that somebody's changes to it are a finding and no crash."""
+    if not all(isinstance(record.get(name), dict) for name in ("weights", "deleted", "split", "files")):
+        return False
+    texts = [record["weights"].get("before"), record["weights"].get("after"), record["split"].get("content_hash"), record.get("request")]
+    keys = record["deleted"].get("keys")
+    return (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(keys, list)
+        and all(type(key) is int and 0 <= key < 2**63 for key in keys)
+    )
+
+
 def _files(folder: Path, record: dict[str, Any]) -> Iterator[Check]:
-    for name, stated in (record.get("files") or {}).items():
+    for name, stated in record["files"].items():
         found = records.file_hash(folder / name)
-        if found is None:
-            yield Check(name, stated is None, "is not there" + ("" if stated else ", and was not when the record was written"))
-        else:
-            yield Check(name, found == stated, f"SHA-256 {found[:16]} fits" if found == stated else "was changed since the record")
+        words = "is not there" if found is None else f"SHA-256 {found[:16]} fits" if found == stated else "was changed since the record"
+        yield Check(name, found is not None and found == stated, words)
 
 
 def _weights(folder: Path, record: dict[str, Any]) -> Check:
     """Compare the tensors themselves, so that a file that was written anew with the same weights is known as such."""
     stated = record["weights"]["after"]
     try:
-        found = _tensor_hash(checkpoint.read_state(folder / "weights.safetensors"))
+        found = checkpoint.tensors_hash(checkpoint.read_state(folder / "weights.safetensors"))
     except BadInput as error:
         return Check("weights", False, str(error))
     words = f"the tensors have the hash {stated[:16]} of the record" if found == stated else "the tensors are not those of the record"
     return Check("weights", found == stated, words)
 
 
-def _tensor_hash(state: dict[str, torch.Tensor]) -> str:
-    held = torch.nn.Module()
-    held.state_dict = lambda: state  # type: ignore[method-assign,assignment]
-    return checkpoint.weights_hash(held)
-
-
 def _changed(record: dict[str, Any]) -> Check:
     before, after = record["weights"]["before"], record["weights"]["after"]
     changed = before != after
     return Check("change", changed, f"{before[:16]} became {after[:16]}" if changed else "the weights are those of before")
+
+
+def _run(folder: Path, record: dict[str, Any]) -> Check:
+    """Compare with what the run itself wrote: which split and settings it was given, from what it started and what it left."""
+    try:
+        run = runs.read_json(folder / "record.json")
+        identity = run["identity"]
+        pairs = {
+            "before": (identity["original"], record["weights"].get("file", record["weights"]["before"])),
+            "after": (run["weights"], record["weights"]["after"]),
+            "split": (identity["split"], record["split"]["content_hash"][: len(identity["split"])]),
+            "method": (
+                [identity[key] for key in ("method", "addons", "seed")],
+                [record["method"][key] for key in ("method", "addons", "seed")],
+            ),
+        }
+    except (BadInput, KeyError, TypeError) as error:
+        return Check("run", False, f"its own record cannot be read: {error}")
+    other = [name for name, (theirs, ours) in pairs.items() if theirs != ours]
+    words = (
+        f"the run's own record has another {', another '.join(other)}"
+        if other
+        else "was given this split and method, and left these weights"
+    )
+    return Check("run", not other, words)
 
 
 def _split(folder: Path) -> Split | Check:
@@ -136,9 +172,9 @@ def _keys(record: dict[str, Any], split: Split) -> Iterator[Check]:
     yield Check("kept parts", not found, f"deleted keys are also kept: {', '.join(found)}" if found else "hold none of the deleted keys")
 
 
-def _in_ledger(record: dict[str, Any], ledger: Ledger) -> Iterator[Check]:
+def _in_ledger(record: dict[str, Any], ledger: Ledger, split: Split | None) -> Iterator[Check]:
     try:
-        entries, known = ledger.entries(), ledger.requests()
+        entries, known, served = ledger.entries(), ledger.requests(), ledger.served()
     except BadInput as error:
         yield Check("ledger", False, str(error))
         return
@@ -157,35 +193,43 @@ def _in_ledger(record: dict[str, Any], ledger: Ledger) -> Iterator[Check]:
     yield Check(
         "place", there, "the ledger still holds the line after which the record was written" if there else "lines have gone from the ledger"
     )
-    before = _before(known, request.name)
-    if before:
-        follows = before == record["weights"]["before"]
+    earlier = served[: next((place for place, one in enumerate(served) if one.name == request.name), 0)]
+    if earlier:
+        follows = earlier[-1].facts.get("after") == record["weights"]["before"]
         yield Check(
             "chain", follows, "it starts from the weights that the request before left" if follows else "it starts from other weights"
         )
-
-
-def _before(known: Any, name: str) -> str | None:
-    """Return the hash of the weights that the served request before this one left."""
-    served = sorted((one for one in known.values() if one.status == "served"), key=lambda one: one.facts["place"])
-    place = next((place for place, one in enumerate(served) if one.name == name), 0)
-    return served[place - 1].facts["after"] if place else None
+    if earlier and split is not None:
+        gone = np.concatenate([np.array(one.keys, dtype=np.int64) for one in earlier])
+        back = len(np.intersect1d(gone, split.kept))
+        words = (
+            f"{back} of {len(gone)} keys of requests before are kept here" if back else "no key of a request before is among the kept ones"
+        )
+        yield Check("earlier keys", not back, words)
 
 
 def _content(folder: Path, record: dict[str, Any], split: Split) -> Iterator[Check]:
-    work = Workplace(records.settings_of(folder))
-    if work.plain_data.fingerprint != record["deleted"]["data"]:
+    try:
+        work = Workplace(records.settings_of(folder))
+        fingerprint = work.plain_data.fingerprint
+    except BadInput as error:
+        yield Check("data", False, str(error))
+        return
+    if fingerprint != record["deleted"].get("data"):
         yield Check("data", None, "the data set is another one now, as it is when the examples were taken out of it")
         return
-    stated = record["deleted"]["content"]
-    if stated is None or not hasattr(work.plain_data.source, "digests"):
+    stated = record["deleted"].get("content")
+    if not isinstance(stated, dict) or not hasattr(work.plain_data.source, "digests"):
         yield Check("data", None, "the record holds no hashes of content")
+        return
+    digests = work.plain_data.source.digests()
+    if max(record["deleted"]["keys"], default=0) >= len(digests):
+        yield Check("data", False, "the data set has no examples with these keys")
         return
     found = records.contents(work.plain_data, record["deleted"]["keys"])
     yield Check(
         "data", found == stated, "the deleted examples are those of the record" if found == stated else "other content has these keys"
     )
-    digests = work.plain_data.source.digests()
     kept = {bytes(digests[key].tobytes()).hex() for key in split.kept.tolist()}
     copies = [key for key, digest in stated.items() if digest in kept]
     words = f"{len(copies)} deleted examples have exact copies among the kept ones ({', '.join(copies[:5])})"

@@ -86,9 +86,15 @@ class Study:
         optuna = _optuna()
         self.folder.mkdir(parents=True, exist_ok=True)
         with locks.hold(self.folder / "locks" / "making", wait=True):
-            return optuna.create_study(
-                storage=self._storage, study_name="tune", sampler=self._sampler(0), pruner=self._pruner(), load_if_exists=True
-            )
+            try:
+                return optuna.create_study(
+                    storage=self._storage, study_name="tune", sampler=self._sampler(0), pruner=self._pruner(), load_if_exists=True
+                )
+            except Exception as error:  # of SQLAlchemy, SQLite or Optuna: the file is damaged, or the disk is full
+                told = str(error).splitlines()[0]
+                raise BadInput(
+                    str(self.folder / "study.db"), f"cannot be opened: {told}.", "Make room, or delete it to begin anew."
+                ) from None
 
     @cached_property
     def _storage(self) -> Any:
@@ -185,6 +191,8 @@ class Study:
                 with locks.impatient():
                     held.enter_context(locks.hold(self._lock_of(frozen.number)))
             except locks.Busy:
+                continue
+            if self._study._storage.get_trial(frozen._trial_id).state.is_finished():  # since it was listed, by the process that held it
                 continue
             self._study.sampler = self._sampler(frozen.number)
             return optuna.trial.Trial(self._study, frozen._trial_id)

@@ -131,7 +131,7 @@ def check_apart(search: Search) -> dict[str, Any]:
 
     Returns:
         ``forget_overlap``: share of the tuning's forget set that is in the evaluation's; 1 where the request leaves no choice, such as a
-        class.
+        class. ``same_original``: whether both start from the one model of ``model.weights``. And the seeds.
 
     Raises:
         BadInput: a training seed of the tuning is one of the evaluation.
@@ -142,7 +142,12 @@ def check_apart(search: Search) -> dict[str, Any]:
     if tried & {judged.seed_of(number) for number in range(sizes)}:
         raise BadInput("tune.seed", "a training seed of the tuning is one of the evaluation.", "Give another tune.seed.")
     overlap = np.isin(mine.split.forget, judged.split.forget).mean()
-    return {"forget_overlap": float(overlap), "training_seed": mine.training_seed, "forget_seed": mine.experiment.forget_seed}
+    return {
+        "forget_overlap": float(overlap),
+        "same_original": judged.experiment.model.weights is not None,
+        "training_seed": mine.training_seed,
+        "forget_seed": mine.experiment.forget_seed,
+    }
 
 
 def tune(grid: Grid, asked: Tune, report: Report, command: str) -> list[Found]:
@@ -196,7 +201,7 @@ def _starts(searched: Sequence[Search], asked: Tune, report: Report) -> list[lis
     for search in searched:
         work = search.workplace()
         single = work.experiment.model.weights is not None
-        name = fingerprint([work.split.fingerprint, work.training_seed, work.experiment.data.tree(), work.experiment.model.tree()])
+        name = fingerprint([work.split.fingerprint, work.training_seed, *(search.tree[key] for key in ("data", "model", "train"))])
         needed = [{"original": f"tuning original/{name}/{0 if single else number}"} for number in range(asked.seeds)]
         if asked.rule.needs_retrained:
             needed = [{**one, "retrained": f"tuning retrained/{name}/{number}"} for number, one in enumerate(needed)]
@@ -244,9 +249,16 @@ def study_of(search: Search, asked: Tune, budget: int) -> Study:
         "space": {key: one.plain() for key, one in search.space.items()},
         "tune": {key: value for key, value in asked.tree().items() if key not in limits},
         "conditions": stages.conditions(work),
+        **_foreign_original(work),
         "code": code_fingerprint("engine", "models", "data", "training", "methods", "addons", "bench/selections"),
     }
     return Study(work.out / f"tune-{fingerprint(identity)}", search.space, asked, budget)
+
+
+def _foreign_original(work: Workplace) -> dict[str, str]:
+    """Return what is in the configured weights file, if there is one: under its name there may be another model next time."""
+    weights = work.experiment.model.weights
+    return {} if weights is None or not weights.is_file() else {"original": stages.original_key(work)}
 
 
 def _work(searched: Sequence[Search], studies: Sequence[Study], starts: Sequence[Sequence[Start]], asked: Tune, report: Report) -> None:
@@ -374,8 +386,10 @@ def _lines(found: Found, asked: Tune) -> list[str]:
         if any(trial.state == state for trial in trials)
     )
     default = "" if found.default is None else f" (as it was: {found.default.score:.3f})"
-    overlap = check_apart(found.search)["forget_overlap"]
+    apart = check_apart(found.search)
+    overlap = apart["forget_overlap"]
     note = [f"  tuned on {100 * overlap:.0f} % of the forget set itself: tune.forget names another request"] if overlap > 0.5 else []
+    note += ["  tuned on the original of model.weights itself: there is no other"] if apart["same_original"] else []
     return [
         f"{found.search.title}: {asked.rule.label()} by {asked.rule.name}: {in_words(found.best.values)}",
         f"  score {found.best.score:.3f}{default}; {spent}: {states}",
@@ -399,6 +413,16 @@ def plan(grid: Grid, asked: Tune) -> list[str]:
         study.close()
         found.append(f"  budget {budget}, at most {asked.trials} trials; {len(there)} trials are there")
         found.append(f"  study {study.folder}")
-    trainings = len({fingerprint(search.tree["forget"]) for search in searches(grid, asked)}) * asked.seeds
-    again = " and as many retrained models" if asked.rule.needs_retrained else ""
-    return [*found, f"{trainings} {'original' if trainings == 1 else 'originals'} of the tuning{again}, unless they are there"]
+    return [*found, _trainings(searches(grid, asked), asked)]
+
+
+def _trainings(searched: Sequence[Search], asked: Tune) -> str:
+    """Return how many models are trained before a trial, in words; searches share those of equal data, model, recipe, seeds and request."""
+    shared = ("data", "model", "train", "seed", *config.SEEDS)
+    drawn = [[search.tree.get(key) for key in shared] for search in searched]
+    own = {fingerprint(held) for held, search in zip(drawn, searched, strict=True) if search.tree["model"].get("weights") is None}
+    again = {fingerprint([held, search.tree["forget"]]) for held, search in zip(drawn, searched, strict=True)}
+    originals = len(own) * asked.seeds
+    words = f"{originals} {'original' if originals == 1 else 'originals'} of the tuning"
+    words += f" and {len(again) * asked.seeds} retrained" if asked.rule.needs_retrained else ""
+    return f"{words}, unless they are there"
