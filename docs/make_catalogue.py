@@ -28,8 +28,19 @@ TITLES = {
     "datasets": "Data sets",
     "scenarios": "Scenarios",
     "recipes": "Recipes",
+    "selections": "Selection rules",
+    "trackers": "Trackers",
+    "labs": "Laboratory",
 }
-KEYS = {"methods": "method", "models": "model", "datasets": "data", "scenarios": "forget", "recipes": "train"}
+KEYS = {
+    "methods": "method",
+    "models": "model",
+    "datasets": "data",
+    "scenarios": "forget",
+    "recipes": "train",
+    "selections": "tune.rule",
+    "trackers": "track",
+}
 """Kind -> the key of the command line that chooses one."""
 
 FAMILIES = {

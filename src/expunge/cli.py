@@ -1,6 +1,7 @@
 """One function per verb: parse, call, print. Nothing here imports torch before a verb needs it."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,12 @@ app = typer.Typer(
 )
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[FILE.yaml] [KEY=VALUE]...", help="A YAML file, and keys that override it.")]
+OnRay = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="auto|local|HOST:PORT", help="Run on a Ray cluster: join the one that runs here, start one, or join that."
+    ),
+]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the configuration that would run, and stop.")]
 
 
@@ -37,9 +44,9 @@ def _options(
 
 
 @app.command()
-def demo(words: Words = None, print_config: PrintConfig = False) -> None:
+def demo(words: Words = None, ray: OnRay = None, print_config: PrintConfig = False) -> None:
     """Forget real data in real models, beside models that were retrained without it. About two minutes on a laptop."""
-    file, overrides = _split(words)
+    file, overrides = _split(words, ray)
     from expunge.bench import demo as demonstration
 
     requests = demonstration.requests(file, overrides)
@@ -58,7 +65,7 @@ def train(words: Words = None, print_config: PrintConfig = False) -> None:
         return _print_yaml(experiment.tree())
     from expunge.bench import single
 
-    _finish(single.train(experiment, _progress()))
+    _finish(single.train(experiment, _progress(experiment.track)))
 
 
 @app.command()
@@ -69,19 +76,19 @@ def unlearn(words: Words = None, print_config: PrintConfig = False) -> None:
         return _print_yaml(experiment.tree())
     from expunge.bench import single
 
-    _finish(single.unlearn(experiment, _progress()))
+    _finish(single.unlearn(experiment, _progress(experiment.track)))
 
 
 @app.command()
-def evaluate(words: Words = None, print_config: PrintConfig = False) -> None:
+def evaluate(words: Words = None, ray: OnRay = None, print_config: PrintConfig = False) -> None:
     """Measure a method against retrained models. Without forget and method: only the accuracy of the model."""
-    experiment = _resolve(words)
+    experiment = _resolve(words, ray)
     if print_config:
         return _print_yaml(experiment.tree())
     if experiment.method is None and experiment.forget is None:
         from expunge.bench import single
 
-        return _finish(single.evaluate(experiment, _progress()))
+        return _finish(single.evaluate(experiment, _progress(experiment.track)))
     from expunge.bench.compare import request_of
 
     _compare([request_of(experiment, "One request")])
@@ -94,13 +101,14 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(help="Rows or requests whose label matches a pattern, such as 'salun*'.")] = None,
     limit: Annotated[int | None, typer.Option(help="The first rows alone.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="The share of machine I of N; later once more without it.")] = None,
+    ray: OnRay = None,
     print_config: PrintConfig = False,
 ) -> None:
     """Run a grid over data, models, requests, methods, add-ons, hyper-parameters and seeds; what is there is not made again."""
     from expunge.bench import grid as grids
     from expunge.bench import shards
 
-    tree = grids.read(*_split(words))
+    tree = grids.read(*_split(words, ray))
     if print_config:
         grids.expand(tree)
         return _print_yaml(tree)
@@ -113,10 +121,166 @@ def bench(
     _bench(grid, part)
 
 
+@app.command()
+def sequence(
+    words: Words = None,
+    requests: Annotated[int, typer.Option("--requests", help="How many requests the forget set comes in.")] = 5,
+    splits: Annotated[str, typer.Option(help="What a method is given: fresh (the request alone) or cumulative (all so far).")] = "fresh",
+    print_config: PrintConfig = False,
+) -> None:
+    """Serve requests one after another, each from the model of the one before, and measure the drift after every one of them."""
+    from expunge.requests import drift
+
+    asked = drift.read(*_split(words), requests, splits)
+    if print_config:
+        return _print_yaml(asked[0].request.workplace(asked[0].request.rows[0]).experiment.tree())
+    from expunge.report import drift as drawn
+
+    with _progress() as progress:
+        records, folder = drift.serve(asked, progress.report, _command())
+    console = _console()
+    for record in records:
+        console.print(drawn.table(record))
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def lab(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that `expunge list labs` shows, such as boundary.")],
+    words: Words = None,
+    print_config: PrintConfig = False,
+) -> None:
+    """See unlearning happen: a study of small nets as a page that opens offline, in less than a minute on one processor."""
+    from expunge.lab import settings
+
+    study = settings.read(name, *_split(words))
+    if print_config:
+        return _print_yaml(study.tree())
+    from expunge.lab.conduct import conduct
+
+    _finish(conduct(study, _progress(), _command()))
+
+
+@app.command()
+def track(
+    words: Annotated[list[str], typer.Argument(metavar="FOLDER... track=NAME...", help="Runs, or a folder of them, and where they go.")],
+) -> None:
+    """Send finished runs to a tracker that does not have them: MLflow, TensorBoard, Weights & Biases or files of JSON lines."""
+    from expunge.config import read, resolve
+    from expunge.tracking.following import send
+
+    chosen = resolve(read(None, [word for word in words if "=" in word])).track
+    _finish(send([Path(word) for word in words if "=" not in word], chosen))
+
+
+@app.command()
+def tune(
+    words: Words = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be searched, and what is there, and stop.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Rows or requests whose label matches a pattern, such as 'salun*'.")] = None,
+    print_config: PrintConfig = False,
+) -> None:
+    """Choose hyper-parameters by a named rule, with the same budget for each method, and never on what judges the result."""
+    from expunge.bench import grid as grids
+    from expunge.bench.tuning import tune as tuning
+
+    grid, asked = tuning.read(*_split(words))
+    if print_config:
+        return _print_yaml({**grid.asked, "tune": asked.tree()})
+    grid = grids.select(grid, only or ())
+    if dry_run:
+        return _finish(tuning.plan(grid, asked))
+    with _progress() as progress:
+        found = tuning.tune(grid, asked, progress.report, _command())
+    _finish(tuning.lines(found, asked))
+    if all(one.best is None for one in found):
+        raise RunFailed("nothing could be tuned; why is above.")
+
+
+@app.command()
+def ledger(
+    file: Annotated[Path, typer.Argument(metavar="LEDGER", help="The ledger file; made with the first request.")],
+    add: Annotated[Path | None, typer.Option(metavar="CSV", help="Requests to add: a column id, and one called request or ticket.")] = None,
+    by: Annotated[str, typer.Option(help="Who asked, for those that are added: a reference, not a person.")] = "",
+    withdraw: Annotated[str | None, typer.Option(metavar="REQUEST", help="Mark a request that is not served yet as withdrawn.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Every line, as JSON.")] = False,
+) -> None:
+    """List the deletion requests of a ledger and what became of them, and add requests."""
+    from expunge.requests import listing
+
+    listing.change(file, add, by, withdraw)
+    if as_json:
+        print(json.dumps(listing.lines(file), indent=1))
+        return
+    _console().print(listing.table(file))
+
+
+@app.command()
+def serve(
+    words: Words = None,
+    ledger: Annotated[Path, typer.Option("--ledger", help="The ledger whose waiting requests are served.")] = Path("ledger.jsonl"),
+    splits: Annotated[str, typer.Option(help="What a method is given: fresh (the request alone) or cumulative (all so far).")] = "fresh",
+    evidence: Annotated[Path | None, typer.Option(help="The folder of an evaluation of the method, to be named in the records.")] = None,
+) -> None:
+    """Serve the waiting requests of a ledger one after another, with an audit record for each."""
+    from expunge.requests import listing
+
+    with _progress() as progress:
+        lines = listing.serve(ledger, *_split(words), progress.report, splits, evidence)
+    _finish(lines)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER|LEDGER", help="A run folder with an audit record, or a ledger alone.")],
+    ledger: Annotated[Path | None, typer.Option("--ledger", help="The ledger in which the request stands.")] = None,
+    data: Annotated[bool, typer.Option("--data", help="Read the data set, and compare the content of the deleted examples.")] = False,
+    write: Annotated[str | None, typer.Option(metavar="REQUEST", help="First write the record of a run that has none.")] = None,
+) -> None:
+    """Check an audit record, the files it names and its place in the ledger; status 1 if anything does not fit."""
+    from expunge.requests import listing
+
+    lines, fits = listing.verify(folder, ledger, data, write)
+    _finish(lines)
+    if not fits:
+        _end("the record, a file or the ledger does not fit: see the lines with ✕.", 1)
+
+
+@app.command()
+def certificate(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A certified procedure: linear_head or noisy_descent.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Its settings.")] = None,
+    models: Annotated[int, typer.Option(help="Models of each kind that are made; more of them can show a larger epsilon.")] = 512,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Compare a claimed epsilon with what an attack shows where retraining is exact: refuted, or how much could have been seen."""
+    from expunge.requests import audit
+
+    found = audit.examined(name, words or [], models, seed)
+    print(json.dumps(found.tree(), indent=1)) if as_json else _finish(audit.lines(found))
+
+
+@app.command()
+def contribute(
+    folder: Annotated[Path, typer.Argument(help="A folder with NAME.py, config.yaml and README.md; with --check also a folder of such.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="out, device or evaluate.workers.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Run nothing; say whether rows are whole and made from the files.")] = False,
+) -> None:
+    """Run a contributed method, and write its row of the leaderboard."""
+    from expunge.bench import contribution
+
+    if check:
+        return _finish([f"{row.label}: {row.verdict}" for row in contribution.check(folder)])
+    with _progress() as progress:
+        row = contribution.run(folder, words or [], progress.report, _command())
+    _finish([contribution.markdown([row]).rstrip(), f"row: {folder / 'row.json'}"])
+
+
 @app.command("table")
 def table(
     paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|record.json...", help="Results, or a folder of them such as runs.")],
-    form: Annotated[str, typer.Option("--format", help="csv, markdown, latex, html or json.")] = "markdown",
+    form: Annotated[str, typer.Option("--format", help="csv, markdown, latex, html, json or parquet.")] = "markdown",
     metrics: Annotated[str | None, typer.Option(help="Which columns, with commas between them.")] = None,
     published: Annotated[bool, typer.Option("--published", help="Published numbers of the same setting beside ours.")] = False,
     against: Annotated[str | None, typer.Option(help="Published numbers of a setting that differs, by its name.")] = None,
@@ -126,18 +290,85 @@ def table(
     from expunge.report import formats
 
     chosen = [name.strip() for name in metrics.split(",")] if metrics else None
-    text = formats.write(paths, form, chosen, published, against)
+    made = formats.write(paths, form, chosen, published, against)
     if out is None:
-        return print(text, end="")
+        if isinstance(made, bytes):
+            raise BadInput("--format", f"{form} is no text.", "Give a file: --out=table.parquet.")
+        return print(made, end="")
     from expunge.runs import atomic_write
 
     with atomic_write(out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(made if isinstance(made, bytes) else made.encode())
+
+
+data_app = typer.Typer(help="Look at a data set.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.callback()
+def _data() -> None:
+    pass
+
+
+@data_app.command("check")
+def data_check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set that `expunge list datasets` shows.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example data.root=FOLDER.")] = None,
+    sample: Annotated[int, typer.Option(help="Pictures of each part that are decoded.")] = 200,
+    every: Annotated[bool, typer.Option("--all", help="Decode every picture.")] = False,
+) -> None:
+    """Say which files of a data set are there and which are missing, how many examples there are, and which pictures are damaged."""
+    from expunge.config import build, read
+    from expunge.data.check import check
+
+    tree = read(None, [f"data={name}", *(words or [])])
+    for line in check(build("datasets", tree["data"], "data"), None if every else sample):  # type: ignore[arg-type]
+        print(line, flush=True)
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Results: compare-* or bench-* folders, or a folder of them.")],
+    out: Annotated[Path | None, typer.Option(help="Where the page goes; beside a single result if not given.")] = None,
+    inside: Annotated[bool, typer.Option("--inside", help="Look into models of any size: a forward pass of each.")] = False,
+) -> None:
+    """Write one web page about finished results: it opens offline in any browser."""
+    from expunge.report import results
+
+    print(f"report: {results.write(paths, out, inside)}")
+
+
+@app.command()
+def plot(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="A compare-* or bench-* folder.")],
+    figure: Annotated[str, typer.Argument(help="tradeoff, metric, losses, margins, roc, examples, confusion, along, cka, distance, ...")],
+    out: Annotated[Path | None, typer.Option(help="A .pdf, .svg or .png file; FIGURE.pdf if not given.")] = None,
+    row: Annotated[str | None, typer.Option(help="The method beside original and retrained.")] = None,
+    request: Annotated[int, typer.Option(help="Which request of the result, from 1.")] = 1,
+    metric: Annotated[str | None, typer.Option(help="What tradeoff and metric show.")] = None,
+) -> None:
+    """Draw one figure of a result for a paper, in a style that colour-blind readers can read."""
+    from expunge.report import plots
+
+    print(plots.write(path, figure, out, row, request, metric))
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="The folder that out= names, such as runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="Of the page; any free one if not given.")] = 0,
+) -> None:
+    """See runs while they are made: in the terminal, and as a page for this machine alone. Ends with Ctrl-C."""
+    from expunge.report import watch as watching
+
+    watching.watch(folder, port)
 
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, addons, metrics, audits, models, datasets, scenarios, recipes or compatibility")],
+    kind: Annotated[
+        str, typer.Argument(help="methods, addons, metrics, audits, models, datasets, scenarios, recipes, labs, trackers or compatibility")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """List what can be chosen by name, or which add-on goes with which method."""
@@ -186,7 +417,7 @@ def _list_compatibility(as_json: bool) -> None:
 
 @app.command()
 def show(
-    kind: Annotated[str, typer.Argument(help="method, addon, metric, audit, model, dataset, scenario or recipe")],
+    kind: Annotated[str, typer.Argument(help="method, addon, metric, audit, model, dataset, scenario, recipe, lab or tracker")],
     name: Annotated[str, typer.Argument(help="A name that `expunge list` shows.")],
 ) -> None:
     """Show one component: summary, source, needs, scenarios, hyper-parameters, deviations."""
@@ -218,17 +449,17 @@ def _console() -> Any:
     return console if console.is_terminal else Console(highlight=False, width=200)
 
 
-def _split(words: list[str] | None) -> tuple[Path | None, list[str]]:
-    words = list(words or [])
+def _split(words: list[str] | None, ray: str | None = None) -> tuple[Path | None, list[str]]:
+    words = [*(words or []), *([f"evaluate.ray={ray}"] if ray else [])]
     if words and "=" not in words[0]:
         return Path(words[0]), words[1:]
     return None, words
 
 
-def _resolve(words: list[str] | None) -> Any:
+def _resolve(words: list[str] | None, ray: str | None = None) -> Any:
     from expunge.config import read, resolve
 
-    return resolve(read(*_split(words)))
+    return resolve(read(*_split(words, ray)))
 
 
 def _print_yaml(tree: Any) -> None:
@@ -268,18 +499,25 @@ def _command() -> str:
     return "expunge " + " ".join(sys.argv[1:])
 
 
-def _progress() -> Any:
-    from expunge.progress import Progress
+def _progress(trackers: Any = ()) -> Any:
+    from expunge.progress import Progress, Silent
 
-    return Progress()
+    if int(os.environ.get("RANK", "0")) and "TORCHELASTIC_RUN_ID" in os.environ:
+        return Silent()
+    if not trackers:
+        return Progress()
+    from expunge.tracking.following import Followed
+
+    return Followed(Progress(), trackers)
 
 
 def _compare(requests: Any) -> None:
     from expunge.bench.compare import compare
     from expunge.report import terminal
 
-    with _progress() as progress:
+    with _progress(requests[0].workplace().experiment.track) as progress:
         records, folder = compare(requests, progress.report, _command())
+        progress.report({"event": "result", "folder": str(folder)})
     console = _console()
     for record in records:
         console.print(terminal.table(record))
@@ -290,8 +528,10 @@ def _bench(grid: Any, shard: Any) -> None:
     from expunge.bench.bench import bench, summary
     from expunge.report import terminal
 
-    with _progress() as progress:
+    with _progress(grid.requests[0].workplace().experiment.track if grid.requests else ()) as progress:
         result = bench(grid, progress.report, _command(), shard)
+        if result.folder is not None:
+            progress.report({"event": "result", "folder": str(result.folder)})
     console = _console()
     for record in result.records:
         console.print(terminal.table(record))
@@ -308,7 +548,9 @@ def _finish(lines: list[str]) -> None:
 def main() -> None:
     """Run the command line; wrong input ends with one line and status 2."""
     try:
-        app(sys.argv[1:] or ["--help"], prog_name="expunge", standalone_mode=False)
+        _meet_ranks()
+        if app(sys.argv[1:] or ["--help"], prog_name="expunge", standalone_mode=False) == 130:  # how typer tells of Ctrl-C
+            raise KeyboardInterrupt
     except BadInput as error:
         _end(str(error), 2)
     except (Diverged, RunFailed) as error:
@@ -325,6 +567,34 @@ def main() -> None:
         raise
 
 
+_ONE_MODEL = ("train", "unlearn")
+_NO_MODEL = ("config", "list", "show")
+
+
+def _meet_ranks() -> None:
+    """Meet the other processes that torchrun has started to work on one model; all but the first print nothing but errors.
+
+    Raises:
+        BadInput: the verb makes many models.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or "--print-config" in sys.argv or (verb := (sys.argv[1:] or ["list"])[0]) in _NO_MODEL:
+        return
+    from expunge.engine import parallel
+
+    if not parallel.asked():
+        return
+    if verb not in _ONE_MODEL:
+        raise BadInput(
+            "torchrun",
+            f"`expunge {verb}` makes many models, each in a process of its own; torchrun is for one model on many devices.",
+            "Start it without torchrun, or use `train` and `unlearn`.",
+        )
+    parallel.start()
+    if parallel.rank():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+
+
 def _end(message: str, status: int) -> None:
-    print(f"expunge: {message}", file=sys.stderr)
+    rank = f" (rank {os.environ['RANK']})" if "TORCHELASTIC_RUN_ID" in os.environ else ""
+    print(f"expunge{rank}: {message}", file=sys.stderr)
     sys.exit(status)

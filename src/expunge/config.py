@@ -120,7 +120,10 @@ class Evaluate(Component):
     )
     swap_models: NonNegativeInt = hyper(0, "models of each method in pairs with exchanged requests, for the swap test; even; 24 rigorous")
     doses: tuple[Fraction, ...] = hyper(
-        (), "shares of the forget set with which models are retrained, to see how small a leak is seen; rigorous: .05, .1, .5"
+        (), "shares of the forget set with which models are retrained, to see how small a leak is seen; rigorous: .05, .1, .25, .5"
+    )
+    margins: dict[str, PositiveFloat] = hyper(
+        {}, "differences from retraining that are declared not to matter, by metric or audit and in its unit, before anything is measured"
     )
     downstream: Text = hyper("", "folder of pictures, one folder a class, to which features are transferred; from the standard tier on")
     block_examples: NonNegativeInt = hyper(
@@ -130,7 +133,10 @@ class Evaluate(Component):
     executor: Literal["auto", "processes", "vectorized"] = hyper(
         "auto", "how pools are trained: worker processes, many nets at once, or on a GPU whichever a short measurement finds faster"
     )
-    workers: NonNegativeInt = hyper(0, "processes that train and unlearn; 0 takes one for each processor")
+    workers: NonNegativeInt = hyper(0, "processes that train and unlearn; 0 takes as many as processors and memory allow")
+    ray: Text = hyper("", "train and unlearn on a Ray cluster: auto joins the one that runs here, local starts one, host:port joins that")
+    gpus: PositiveFloat = hyper(1.0, "share of a GPU that each run takes on a Ray cluster, where the device is one")
+    retries: NonNegativeInt = hyper(2, "how often a run is tried again whose worker process or machine was lost")
     threads: PositiveInt = hyper(1, "threads of each process on a CPU; another number gives other rounding, and so other run folders")
 
     @model_validator(mode="before")
@@ -145,17 +151,41 @@ class Evaluate(Component):
             filled.setdefault("retrained", filled["seeds"] * sizes["halves"])
         for name in ("base_models", "shadow_models", "swap_models"):
             filled.setdefault(name, sizes[name])
-        filled.setdefault("doses", (0.05, 0.1, 0.5) if values.get("tier") == "rigorous" else ())
+        filled.setdefault("doses", (0.05, 0.1, 0.25, 0.5) if values.get("tier") == "rigorous" else ())
         doses = filled["doses"]
         if isinstance(doses, list | tuple) and (len(set(map(str, doses))) < len(doses) or any(dose in (0, 1) for dose in doses)):
             raise ValueError("the doses must be different shares above 0 and below 1; 0 is a retrained model and 1 an original")
         return filled
 
 
+class Tuned(Component):
+    """Where a method's hyper-parameters come from, written by `expunge tune` beside them; it decides no weight."""
+
+    name: ClassVar[str] = "tuned"
+    rule: Text = hyper(..., "selection rule that chose them")
+    label: Literal["tuned", "oracle-tuned"] = hyper("tuned", "what a row is called; oracle-tuned when retrained models were looked at")
+    budget: PositiveInt = hyper(..., "sample-passes that the method was given")
+    passes: NonNegativeInt = hyper(0, "sample-passes that it used")
+    trials: PositiveInt = hyper(..., "settings that were tried")
+    study: Text = hyper(..., "folder that holds the history")
+
+    @model_validator(mode="after")
+    def _honest(self) -> Self:
+        """Refuse a label that says less than the rule saw; a rule that is not installed is taken at its word."""
+        known = registry.names("selections")
+        if self.rule in known and self.label != registry.find("selections", self.rule).label():  # type: ignore[attr-defined]
+            raise ValueError(f"what the rule {self.rule} chose is {registry.find('selections', self.rule).label()}")  # type: ignore[attr-defined]
+        return self
+
+
 KINDS = {"data": "datasets", "model": "models", "train": "recipes", "forget": "scenarios", "method": "methods"}
 """The top-level keys that choose a component, and its kind."""
-KEYS = (*KINDS, "addons", "evaluate", "seed", "device", "out")
+SEEDS = ("training_seed", "unlearning_seed", "forget_seed")
+"""Seeds of a part of what is random: each is ``seed`` unless it is given."""
+KEYS = (*KINDS, "addons", "evaluate", "seed", *SEEDS, "device", "out", "track")
 """All top-level keys, in the order in which they are printed."""
+LISTS = {"addons": "add-on", "track": "tracker"}
+"""The keys that choose any number of components, and what one of them is called."""
 
 
 def build(kind: str, values: str | dict[str, Any], where: str, defaults: dict[str, Any] | None = None) -> Component:
@@ -176,7 +206,7 @@ def build(kind: str, values: str | dict[str, Any], where: str, defaults: dict[st
         raise BadInput(where, f"expected a name, got {values!r}.", f"Write {where}=NAME; `expunge list {kind}` lists the names.")
     head, _, tail = values["name"].partition(":")
     component = registry.find(kind, head, where)
-    fields = {key: value for key, value in values.items() if key != "name"}
+    fields = {key: value for key, value in values.items() if key != "name" and (key, kind) != ("tuned", "methods")}
     if tail:
         if not component.prefix_field:
             raise BadInput(where, f"{head!r} takes nothing after a colon, got {tail!r}.", f"Write {where}={head}.")
@@ -301,6 +331,21 @@ def to_yaml(tree: Any) -> str:
     return out.getvalue()
 
 
+def read_yaml(file: Path) -> Any:
+    """Return the value of a YAML file.
+
+    Raises:
+        BadInput: it cannot be read, or is no YAML in UTF-8.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            str(file), f"cannot be read: {getattr(error, 'strerror', None) or 'it is no text in UTF-8'}.", "Give a YAML file."
+        ) from None
+    return parse_yaml(text, str(file))
+
+
 def read(file: Path | None, overrides: list[str] | tuple[str, ...] = (), base: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the tree of a YAML file with ``key=value`` overrides applied from left to right.
 
@@ -313,7 +358,7 @@ def read(file: Path | None, overrides: list[str] | tuple[str, ...] = (), base: d
     if file is not None:
         if not file.is_file():
             raise BadInput(str(file), "no such file.", "Give a YAML file, or only key=value pairs.")
-        loaded = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        loaded = read_yaml(file)
         if loaded is not None and not isinstance(loaded, dict):
             raise BadInput(str(file), f"expected keys and values, got {type(loaded).__name__}.")
         for key, value in (loaded or {}).items():
@@ -344,6 +389,26 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> None:
     _assign(tree, key.split("."), value, key)
 
 
+def is_file(value: Any) -> bool:
+    """Return whether a choice is the name of a YAML file."""
+    return isinstance(value, str) and value.endswith((".yaml", ".yml"))
+
+
+def method_file(path: str) -> dict[str, Any]:
+    """Return ``method``, and ``addons`` where it has some, of a file such as `expunge tune` writes.
+
+    Raises:
+        BadInput: no such file, or it holds no method.
+    """
+    if not Path(path).is_file():
+        raise BadInput("method", f"there is no file {path}.", "Give a name, or a file that `expunge tune` wrote.")
+    loaded = read_yaml(Path(path))
+    held = loaded if isinstance(loaded, dict) and "method" in loaded else {"method": loaded}
+    if not isinstance(held["method"], dict) or set(held) - {"method", "addons"}:
+        raise BadInput(path, "holds no method.", "Expected `method:` with a name and fields, and perhaps `addons:`.")
+    return held
+
+
 def as_choice(value: Any) -> Any:
     """Return a bare name as a mapping with ``name``, and anything else as it is."""
     return {"name": value} if isinstance(value, str) else value
@@ -356,10 +421,13 @@ def _assign(tree: dict[str, Any], path: list[str], value: Any, where: str) -> No
     if key not in KEYS:
         raise BadInput(where, f"no such key {key!r}.", nearest(key, KEYS))
     if len(path) == 1:
+        if key == "method" and is_file(value):
+            tree.update(method_file(value))
+            return
         tree[key] = as_choice(value) if key in KINDS else value
         return
-    if key == "addons":
-        _assign_addon(tree, path, value, where)
+    if key in LISTS:
+        _assign_listed(tree, path, value, where)
         return
     if key not in KINDS and key != "evaluate":
         raise BadInput(where, f"{key!r} has no fields.", f"Write {key}=VALUE.")
@@ -371,24 +439,36 @@ def _assign(tree: dict[str, Any], path: list[str], value: Any, where: str) -> No
     node = tree.setdefault(key, {})
     if not isinstance(node, dict):
         raise BadInput(where, f"{key} is {node!r}, which has no fields.")
+    if path[1] != "tuned":
+        node.pop("tuned", None)  # with another value it is not what was tuned
     node[path[1]] = value
 
 
-def _assign_addon(tree: dict[str, Any], path: list[str], value: Any, where: str) -> None:
+def as_choices(value: Any) -> Any:
+    """Return one name or mapping as a list with it, and anything else as it is."""
+    return [value] if isinstance(value, str | dict) else value
+
+
+def _assign_listed(tree: dict[str, Any], path: list[str], value: Any, where: str) -> None:
+    key, word = path[0], LISTS[path[0]]
     if len(path) != 3:
-        raise BadInput(where, "expected addons.NAME.FIELD=VALUE.")
-    chosen = tree.get("addons") or []
+        raise BadInput(where, f"expected {key}.NAME.FIELD=VALUE.")
+    chosen = (as_choices(tree.get(key)) if key == "track" else tree.get(key)) or []
     for position, item in enumerate(chosen):
         item = dict(as_choice(item))
         if item.get("name") == path[1]:
             item[path[2]] = value
-            tree["addons"] = [*chosen[:position], item, *chosen[position + 1 :]]
+            tree[key] = [*chosen[:position], item, *chosen[position + 1 :]]
             return
-    raise BadInput(where, f"the add-on {path[1]!r} is not chosen.", f"Write addons=[{path[1]}] first.")
+    raise BadInput(where, f"the {word} {path[1]!r} is not chosen.", f"Write {key}=[{path[1]}] first.")
 
 
 class Experiment(BaseModel):
-    """Everything that decides the result of a command. Keys that a command does not use are None."""
+    """Everything that decides the result of a command. Keys that a command does not use are None.
+
+    ``seed`` decides all that is random. Three keys draw a part of it anew while the rest stays: ``training_seed`` the training of
+    originals and retrained models, ``unlearning_seed`` what methods draw, ``forget_seed`` the forget set.
+    """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -398,25 +478,38 @@ class Experiment(BaseModel):
     forget: Any = None
     method: Any = None
     addons: tuple[Any, ...] = ()
+    tuned: Tuned | None = None
     evaluate: Evaluate = Field(default_factory=Evaluate)
     seed: NonNegativeInt = 0
+    training_seed: NonNegativeInt | None = None
+    unlearning_seed: NonNegativeInt | None = None
+    forget_seed: NonNegativeInt | None = None
     device: str = "auto"
     out: str = "runs"
+    track: tuple[Any, ...] = ()
 
     def tree(self) -> dict[str, Any]:
         """Return the whole configuration as plain values, which `load_tree` reads back unchanged."""
         tree: dict[str, Any] = {}
         for key in KEYS:
             value = getattr(self, key)
-            if key == "addons":
-                tree[key] = [addon.tree() for addon in value]
+            if key == "addons" or (key == "track" and value):
+                tree[key] = [part.tree() for part in value]
+            elif key == "track":
+                continue
             elif key == "evaluate":
                 tree[key] = {k: v for k, v in value.tree().items() if k != "name"}
             elif isinstance(value, Component):
                 tree[key] = value.tree()
             elif value is not None:
                 tree[key] = value
+        if self.tuned is not None and self.method is not None:
+            tree["method"]["tuned"] = {key: value for key, value in self.tuned.tree().items() if key != "name"}
         return tree
+
+    def lasting(self) -> dict[str, Any]:
+        """Return the configuration as results keep it: without trackers, which decide nothing and may name private servers."""
+        return {key: value for key, value in self.tree().items() if key != "track"}
 
 
 DEFAULTS: dict[str, Any] = {"data": "fashion_mnist", "model": "small_cnn", "train": "tiny"}
@@ -440,29 +533,47 @@ def resolve(tree: dict[str, Any]) -> Experiment:
         defaults = None
         if key == "method":
             defaults = scenario_defaults(value, getattr(parts.get("forget"), "kind", None))
+            parts["tuned"] = provenance(value)
         parts[key] = build(kind, value, key, defaults)
     chosen = tree.get("addons") or []
     if not isinstance(chosen, list):
         raise BadInput("addons", f"expected a list, got {chosen!r}.", "Write addons=[lora,sam].")
-    parts["addons"] = tuple(build("addons", item, _addon_key(item, position)) for position, item in enumerate(chosen))
+    parts["addons"] = tuple(build("addons", item, _listed_key("addons", item, position)) for position, item in enumerate(chosen))
+    trackers = as_choices(tree.get("track")) or []
+    if not isinstance(trackers, list):
+        raise BadInput("track", f"expected a list, got {trackers!r}.", "Write track=[mlflow,tensorboard].")
+    parts["track"] = tuple(build("trackers", item, _listed_key("track", item, position)) for position, item in enumerate(trackers))
     asked = tree.get("evaluate") or {}
     if not isinstance(asked, dict):
         raise BadInput("evaluate", f"expected fields, got {asked!r}.", "Write evaluate.FIELD=VALUE, for example evaluate.tier=fast.")
     parts["evaluate"] = validate(Evaluate, asked, "evaluate")
-    for key in ("seed", "device", "out"):
+    for key in ("seed", *SEEDS, "device", "out"):
         if key in tree:
             parts[key] = tree[key]
+    if "://" in str(parts.get("out", "")):
+        remedy = "Give a folder; machines that share one (NFS, CephFS, Lustre, EFS) share their results."
+        raise BadInput("out", f"{parts['out']!r} is an address, and results lie in a folder.", remedy)
     try:
         return Experiment.model_validate(parts)
     except ValidationError as error:
         first = error.errors()[0]
-        expected = "an integer of at least 0" if first["loc"][0] == "seed" else "a text"
+        expected = "an integer of at least 0" if first["loc"][0] in ("seed", *SEEDS) else "a text"
         raise BadInput(str(first["loc"][0]), f"expected {expected}, got {first['input']!r}.") from None
 
 
-def _addon_key(item: Any, position: int) -> str:
+def _listed_key(key: str, item: Any, position: int) -> str:
     item = as_choice(item)
-    return f"addons.{item['name'] if isinstance(item, dict) and 'name' in item else position}"
+    return f"{key}.{item['name'] if isinstance(item, dict) and 'name' in item else position}"
+
+
+def provenance(method: Any) -> Tuned | None:
+    """Return how the hyper-parameters of a chosen method were tuned; None where it does not say that they were."""
+    found = method.get("tuned") if isinstance(method, dict) else None
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise BadInput("method.tuned", f"expected what `expunge tune` writes, got {found!r}.", "Leave it out.")
+    return validate(Tuned, found, "method.tuned")  # type: ignore[return-value]
 
 
 def scenario_defaults(value: Any, request: str | None) -> dict[str, Any] | None:

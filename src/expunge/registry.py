@@ -4,10 +4,14 @@
 """
 
 import importlib
+import importlib.util
+import os
 import re
+import sys
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from expunge import source_names
@@ -21,11 +25,42 @@ PACKAGES = {
     "addons": "expunge.addons",
     "metrics": "expunge.metrics",
     "audits": "expunge.audits",
+    "selections": "expunge.bench.selections",
     "models": "expunge.models",
     "datasets": "expunge.data.datasets",
     "scenarios": "expunge.data.scenarios",
     "recipes": "expunge.training.recipes",
+    "labs": "expunge.lab",
+    "trackers": "expunge.tracking",
 }
+
+
+CONTRIBUTED = "EXPUNGE_CONTRIBUTED"
+"""Environment variable, ``FILE.py:Class``, of a method that is in no package; worker processes inherit it."""
+
+
+def contribute(file: Path) -> str:
+    """Let a method that stands in a file of its own be found by the file's name, here and in worker processes; return the name.
+
+    Raises:
+        BadInput: no class of that name is in the file, or the name is taken.
+    """
+    name, wanted = file.stem, file.stem.replace("_", "").lower()
+    classes = re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
+    class_name = next((one for one in classes if one.lower() == wanted), None)
+    if class_name is None:
+        expected = "".join(part.title() for part in name.split("_"))
+        raise BadInput(
+            str(file), f"defines no class {expected}.", "The file's name is the method's name, the class's the same in CamelCase."
+        )
+    os.environ.pop(CONTRIBUTED, None)
+    modules.cache_clear()
+    if name in modules("methods"):
+        raise BadInput(str(file), f"there is a method {name!r} already.", "Give the file and its class another name.")
+    os.environ[CONTRIBUTED] = f"{file.resolve()}:{class_name}"
+    modules.cache_clear()
+    _load.cache_clear()
+    return name
 
 
 @cache
@@ -47,6 +82,9 @@ def modules(kind: str) -> dict[str, tuple[str, str]]:
                 found[path.stem.rstrip("_")] = (module, class_name)
     for entry in entry_points(group=f"expunge.{kind}"):
         found[entry.name] = (entry.module, entry.attr)
+    if kind == "methods" and os.environ.get(CONTRIBUTED):
+        file, _, class_name = os.environ[CONTRIBUTED].rpartition(":")
+        found[Path(file).stem] = (file, class_name)
     return dict(sorted(found.items()))
 
 
@@ -80,6 +118,17 @@ def find(kind: str, name: str, where: str = "") -> "type[Component]":
 @cache
 def _load(kind: str, name: str) -> "type[Component]":
     module, class_name = modules(kind)[name]
-    component = getattr(importlib.import_module(module), class_name)
+    component = getattr(_of_file(Path(module)) if module.endswith(".py") else importlib.import_module(module), class_name)
     component.name = name
     return component
+
+
+def _of_file(path: Path) -> ModuleType:
+    """Return the module of a file that is in no package."""
+    name = f"contributed_to_expunge_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BadInput(str(path), "cannot be read as Python.")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

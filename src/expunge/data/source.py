@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import operator
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -198,18 +199,30 @@ class LoaderSource:
             yield x, self.labels[chunk].to(self.device)
 
     def _read(self, dataset: Any, chunks: Sequence[Tensor]) -> Iterator["Tensor | _Refusal"]:
+        try:
+            yield from self._loaded(dataset, chunks)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            remedy = "Use fewer data.workers (0 reads in one process), or give more memory: in a container, shared memory (--shm-size) too."
+            raise BadInput("data.workers", "a process that reads examples was killed, most likely for want of memory.", remedy) from None
+
+    def _loaded(self, dataset: Any, chunks: Sequence[Tensor]) -> Iterator["Tensor | _Refusal"]:
         # A loader per pass: two streams of one source are read in turns, which workers kept between passes cannot do. Its own
         # generator keeps the loader from advancing the global one.
-        return iter(
-            DataLoader(
-                _Guarded(dataset),
-                batch_sampler=[chunk.tolist() for chunk in chunks],
-                num_workers=self.workers,
-                collate_fn=_stack,
-                pin_memory=self.device.type == "cuda",
-                generator=torch.Generator(),
+        with warnings.catch_warnings():
+            # How many processes read is a field with a default for machines of all sizes; a warning at each pass helps nobody.
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+            return iter(
+                DataLoader(
+                    _Guarded(dataset),
+                    batch_sampler=[chunk.tolist() for chunk in chunks],
+                    num_workers=self.workers,
+                    collate_fn=_stack,
+                    pin_memory=self.device.type == "cuda",
+                    generator=torch.Generator(),
+                )
             )
-        )
 
     def altered(self, labels: Tensor, trigger: Trigger | Noise | None = None, triggered: Tensor | None = None) -> Self:
         """Return the source with other labels and a trigger on some pictures; see `TensorSource.altered`."""

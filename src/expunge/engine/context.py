@@ -154,7 +154,8 @@ class Context:
         """Return a few inputs, ``[count, ...]`` or what there is, to see how the model works."""
         present = [name for name in ("retain", "forget", "train", "validation") if name in self._streams]
         name = next((name for name in present if name in self._run_needs), present[0])
-        return next(iter(self._streams[name].batches(count))).x
+        stream = self._streams[name]
+        return next(stream.subset(stream.index[:count]).batches(count)).x
 
     def generator(self, *purpose: object) -> torch.Generator:
         """Return a generator on the model's device for one purpose, for example ``generator("noise", 3)``."""

@@ -95,13 +95,16 @@ class Reading:
         owner = torch.cat([torch.full((len(stream),), place) for place, stream in enumerate(self.streams.values())])
         index = torch.cat([stream.index for stream in self.streams.values()])
         order = torch.argsort(randomness.bits(self.seed, "mixed/order", number, index), stable=True)
-        for chunk in order.split(even_sizes(len(order), self.joint_size)):
-            step = {}
-            for place, (name, stream) in enumerate(self.streams.items()):
-                part = index[chunk[owner[chunk] == place]]
-                if len(part):
-                    step[name] = next(stream.subset(part).batches(len(part), seed=self.seed, epoch=number, augment=self.augment))
-            yield step
+        sizes = even_sizes(len(order), self.joint_size)
+        shares: dict[str, list[int]] = {}
+        passes = {}
+        for place, (name, stream) in enumerate(self.streams.items()):
+            own = owner[order] == place
+            shares[name] = [int(part.sum()) for part in own.split(sizes)]
+            held = [size for size in shares[name] if size]
+            passes[name] = stream.subset(index[order[own]]).batches(held, seed=self.seed, epoch=number, augment=self.augment)
+        for step in range(len(sizes)):
+            yield {name: next(passes[name]) for name in self.streams if shares[name][step]}
 
 
 def reading(

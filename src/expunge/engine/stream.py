@@ -93,16 +93,16 @@ class Stream:
         """Return the number of batches in an epoch."""
         return -(-len(self) // size)
 
-    def batches(self, size: int, *, seed: int = 0, epoch: int = 0, shuffle: bool = False, augment: bool = False) -> Iterator[Batch]:
+    def batches(self, size: Size, *, seed: int = 0, epoch: int = 0, shuffle: bool = False, augment: bool = False) -> Iterator[Batch]:
         """Yield one epoch, whose order and augmentation depend on seed, epoch and index only.
 
         A shuffled epoch is there to train on: it is spread evenly over its batches, see `even_sizes`. In stored order all batches hold
-        ``size`` examples but the last, for passes in which every example counts alone.
+        ``size`` examples but the last, for passes in which every example counts alone; or as many each as ``size`` lists.
         """
         if not len(self):
             return
         order = randomness.shuffle(seed, self.name, epoch, self.index) if shuffle else self.index
-        sizes = even_sizes(len(order), size) if shuffle else size
+        sizes = even_sizes(len(order), size) if shuffle and isinstance(size, int) else size
         found = _read(self.source, order, sizes, augment=augment, seed=seed, epoch=epoch)
         for chunk, (x, y) in zip(order.split(sizes), found, strict=True):
             if self._labels is not None:

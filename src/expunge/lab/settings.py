@@ -56,7 +56,7 @@ def _of_file(file: Path | None) -> list[tuple[str, Any]]:
         return []
     if not file.is_file():
         raise BadInput(str(file), "no such file.", "Give a YAML file, or only key=value pairs.")
-    loaded = config.parse_yaml(file.read_text(encoding="utf-8"), str(file)) or {}
+    loaded = config.read_yaml(file) or {}
     if not isinstance(loaded, dict):
         raise BadInput(str(file), f"expected keys and values, got {type(loaded).__name__}.")
     return [(str(key), value) for key, value in loaded.items()]

@@ -1,8 +1,8 @@
 """Features of a model over a stream, as arrays: the head's input, any block's output, the logits."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,16 @@ from expunge.engine.architecture import Architecture
 from expunge.engine.parameters import modes_kept
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput, nearest
+
+
+class Batches(Protocol):
+    """Inputs ``[n, ...]`` in batches: a tensor, or what makes them when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def split(self, size: int, /) -> Iterable[Tensor]:
+        """Return consecutive batches of ``size`` inputs, the last one perhaps shorter."""
+        ...
 
 
 class Reading(NamedTuple):
@@ -64,13 +74,13 @@ def read(architecture: Architecture, model: nn.Module, stream: Stream, size: int
 
 
 @torch.no_grad()
-def read_arrays(architecture: Architecture, model: nn.Module, x: Tensor, labels: np.ndarray, size: int = 256) -> Reading:
+def read_arrays(architecture: Architecture, model: nn.Module, x: Batches, labels: np.ndarray, size: int = 256) -> Reading:
     """Return features and logits of inputs ``[n, ...]`` as the model takes them (pictures in [0, 1]), with their labels ``[n]``."""
     device = next(model.parameters()).device
     with modes_kept(model):
         model.eval()
-        pairs = [architecture.forward_with_features(model, chunk.to(device)) for chunk in x.split(size)]
-    logits, features = (np.concatenate([_array(pair[place]) for pair in pairs]) for place in (0, 1))
+        pairs = [[_array(part) for part in architecture.forward_with_features(model, chunk.to(device))] for chunk in x.split(size)]
+    logits, features = map(np.concatenate, zip(*pairs, strict=True))
     _check_finite("inputs", features, logits)
     return Reading(features, logits, np.asarray(labels, dtype=np.int64))
 

@@ -133,7 +133,7 @@ def look(subject: Subject, settings: Settings) -> Arrays:
         `expunge.representation.probe.label_probe`; left out without validation or unseen examples.
         ``transfer_names`` text, ``transfer_size`` int64, ``transfer_features`` and ``transfer_logits`` float64, ``[sets]``: number of
         examples asked about and nearest-neighbour accuracy of each downstream set, if there is one.
-        ``untrained_logits`` float32 ``[m, C]``: what a net with random weights says about the forget examples that are read, if there is one.
+        ``untrained_logits`` float32 ``[m, C]``: what a net with random weights says about the forget examples that are read.
         ``block_names`` text and ``block_grams`` float32 ``[blocks, n, n]``, for ``block_examples`` above 0.
 
     With ``deep`` and an original:

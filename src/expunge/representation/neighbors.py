@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from expunge.engine import randomness
 from expunge.engine.architecture import Architecture
 from expunge.representation import features
+from expunge.representation.features import Batches
 from expunge.statistics import NotEnoughEvidence
 
 Level = Literal["features", "logits"]
@@ -21,21 +22,26 @@ class Downstream:
 
     Attributes:
         name: what the set is called.
-        x: inputs as the model takes them, float ``[n, ...]`` (pictures in [0, 1], of the model's size).
+        x: inputs as the model takes them, float ``[n, ...]`` (pictures in [0, 1], of the model's size); what gives them in batches.
         labels: int ``[n]``.
     """
 
     name: str
-    x: Tensor
+    x: Batches
     labels: np.ndarray
 
     @classmethod
     def of_pictures(cls, name: str, pictures: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> "Downstream":
         """Return the set of uint8 pictures ``[n, H, W, C]`` resized to ``size`` (height, width) with area averaging."""
-        x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(255)
-        if tuple(x.shape[2:]) != tuple(size):
-            x = torch.nn.functional.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
-        return cls(name, x.contiguous(), np.asarray(labels, dtype=np.int64))
+        return cls(name, resized(pictures, size), np.asarray(labels, dtype=np.int64))
+
+
+def resized(pictures: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Return uint8 pictures ``[n, H, W, C]`` as float ``[n, C, height, width]`` in [0, 1], with area averaging."""
+    x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(255)
+    if tuple(x.shape[2:]) != tuple(size):
+        x = torch.nn.functional.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+    return x.contiguous()
 
 
 def fixed_split(labels: np.ndarray, seed: int = 2, test_fraction: float = 0.2) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ class Imagenet(PictureDataset):
 
     aliases = ("imagenet1k",)
     source = "Russakovsky et al., ImageNet large scale visual recognition challenge, IJCV 2015"
+    deviations = ("Tested pictures keep their proportions; the code of arXiv 2304.04934 and 2503.06991 squeezes both sides to 256.",)
     layout = (
         Place(("train", f"{KAGGLE}train"), "training pictures, train/n01440764/*.JPEG"),
         Place(("val", f"{KAGGLE}val"), "validation pictures, val/n01440764/*.JPEG, or all in one folder with one of the following"),
