@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from browser.chromium import chromium, keep, visit  # noqa: F401  (fixtures)
 from expunge.data.source import TensorSource
 from expunge.engine.context import Context
 from expunge.engine.phase import Phase

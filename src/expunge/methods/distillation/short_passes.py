@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from expunge.engine.stream import Batch, Stream
+from expunge.engine.stream import Batch, Size, Stream
 
 
 class Shortened(Stream):
@@ -23,6 +23,6 @@ class Shortened(Stream):
         """Return the number of batches in an epoch."""
         return min(super().steps(size), self.most)
 
-    def batches(self, size: int, **how: Any) -> Iterator[Batch]:
+    def batches(self, size: Size, **how: Any) -> Iterator[Batch]:
         """Yield the first batches of an epoch; ``how`` as for a whole stream."""
         return itertools.islice(super().batches(size, **how), self.most)
