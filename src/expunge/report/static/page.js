@@ -100,7 +100,7 @@
       const top = 1 - at * part;
       figure.data.push(...strip(edges, values[at], at ? `y${at + 1}` : "y", at === 0, loss ? "nats" : "of margin", row));
       figure.layout[at ? `yaxis${at + 1}` : "yaxis"] = {
-        domain: [top - part + (at === strips.length - 1 ? 0 : gap / 2), top - gap], range: [0, 1.08 * highest], tickformat: ".0%", nticks: 4, showline: false,
+        domain: [top - part + (at === strips.length - 1 ? 0 : gap / 2), top - gap], range: [0, 1.08 * highest], tickformat: "~%", nticks: 4, showline: false,
       };
       const below = loss ? ` <span style="color:${color("quiet")}">in the first bin: ${Object.keys(values[at]).map((key) => `${key} ${share(values[at][key][0])}`).join(", ")}</span>` : "";
       figure.layout.annotations.push({ text: `<b>${plain(row)}</b>${target.clientWidth > 600 ? below : ""}`, xref: "paper", yref: "paper", x: 0, y: top - gap, xanchor: "left", yanchor: "bottom", showarrow: false });
@@ -198,7 +198,7 @@
     for (const [role, row] of trio(state, rows)) if (role !== "retrained") data.push(step(row, { line: { shape: "hv", ...look(role).line } }));
     const told = trio(state, rows).filter(([role]) => role !== "retrained").map(([, row]) => `${share(rows[row].told_apart)} for ${row}`);
     return {
-      data, layout: { xaxis: { range: [0, 1], title: { text: "AUC of an example: 0 forgotten beyond retraining, 1 still remembered", standoff: 8 } }, yaxis: { tickformat: ".0%", rangemode: "tozero", title: { text: "share of examples" } } },
+      data, layout: { xaxis: { range: [0, 1], title: { text: "AUC of an example: 0 forgotten beyond retraining, 1 still remembered", standoff: 8 } }, yaxis: { tickformat: "~%", rangemode: "tozero", title: { text: "share of examples" } } },
       note: `Outside the middle 95 % of retrained models among themselves (${band[0].toFixed(2)} to ${band[1].toFixed(2)}), where 5 % are expected: ${told.join(", ")}.`,
     };
   }
@@ -257,7 +257,7 @@
         type: "bar", name: plain(row), x: predicted.map(plain), y: predicted.map((_, at) => mean(rows[row].map((line) => line[at]))), marker: { color: faded(color(role), 0.85), pattern: { shape: { original: "/", unlearned: "", retrained: "x" }[role], fgcolor: color("paper"), fillmode: "overlay", solidity: 0.25 } },
         hovertemplate: `${plain(row)} answers %{x} to %{y:.1%}<extra></extra>`,
       }));
-      return { data, layout: { barmode: "group", xaxis: { type: "category", tickangle: wide ? 0 : -60, automargin: true }, yaxis: { tickformat: ".0%", rangemode: "tozero" } }, note: `Answers to forgotten examples of ${truth.join(" and ")}; mean over models.${rest}` };
+      return { data, layout: { barmode: "group", xaxis: { type: "category", tickangle: wide ? 0 : -60, automargin: true }, yaxis: { tickformat: "~%", rangemode: "tozero" } }, note: `Answers to forgotten examples of ${truth.join(" and ")}; mean over models.${rest}` };
     }
     const figure = { data: [], layout: { annotations: [], showlegend: false, margin: { l: 84, r: 10, t: 28, b: 84 } }, note: `Each line adds to 100 %: of the forgotten examples of one class, how many get which answer; mean over models.${rest}` };
     const count = shown.length, gap = wide ? 0.02 : 0.12;
@@ -301,7 +301,7 @@
   function drawProbe(state) {
     const { rows } = state.held.inside, x = blockNames(state);
     const data = trio(state, rows).filter(([, row]) => rows[row].probe).map(([role, row]) => ({ x, y: rows[row].probe, name: plain(row), mode: "lines+markers", ...look(role) }));
-    return { data, layout: { xaxis: blockAxis(state), yaxis: { tickformat: ".0%", title: { text: "forget examples named" } } }, note: `A ridge classifier on each block's outputs that saw other examples. The good value is the retrained model's.${absentRow(state)}` };
+    return { data, layout: { xaxis: blockAxis(state), yaxis: { tickformat: "~%", title: { text: "forget examples named" } } }, note: `A ridge classifier on each block's outputs that saw other examples. The good value is the retrained model's.${absentRow(state)}` };
   }
 
   function drawMoved(state) {
@@ -345,7 +345,7 @@
     const data = Object.keys(rows).filter((row) => !shown.includes(row)).map((row) => ({ x: range(rows[row].curve.length), y: rows[row].curve, name: plain(row), mode: "lines", line: { color: faded(color("quiet"), 0.5), width: 1 }, showlegend: false, hovertemplate: `${plain(row)}: %{y:.1%}<extra></extra>` }));
     for (const [role, row] of trio(state, rows)) data.push({ x: range(rows[row].curve.length), y: rows[row].curve, name: plain(row), mode: "lines+markers", ...look(role), error_y: rows[row].spread ? { type: "data", array: rows[row].spread, thickness: 1, width: 3 } : undefined, hovertemplate: `${plain(row)}: %{y:.1%} after %{x}<extra></extra>` });
     const steps = shown.filter((row) => rows[row].steps !== null).map((row) => `${row} ${rows[row].steps.toFixed(1)}${rows[row].censored ? ` (${rows[row].censored} of ${rows[row].models} never)` : ""}`);
-    return { data, layout: { xaxis: { title: { text: "epochs of training on retained data", standoff: 8 }, dtick: 1 }, yaxis: { tickformat: ".0%", title: { text: "forget examples answered right" } } }, note: `Mean over models with its 95 % interval; thin lines are the other rows.${steps.length ? ` Steps on forget examples until the original's accuracy is back: ${steps.join(", ")}.` : ""}` };
+    return { data, layout: { xaxis: { title: { text: "epochs of training on retained data", standoff: 8 }, dtick: 1 }, yaxis: { tickformat: "~%", title: { text: "forget examples answered right" } } }, note: `Mean over models with its 95 % interval; thin lines are the other rows.${steps.length ? ` Steps on forget examples until the original's accuracy is back: ${steps.join(", ")}.` : ""}` };
   }
 
   /* Along the way. */
