@@ -1,9 +1,6 @@
 """What a study says -> one HTML file that opens anywhere, offline."""
 
-import base64
 import dataclasses
-import hashlib
-import json
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,6 +8,7 @@ from typing import Any
 
 from expunge.config import to_yaml
 from expunge.lab.lab import Figure, Section, Sheet
+from expunge.report.html import inline_json, policy
 from expunge.runs import atomic_write
 
 
@@ -31,13 +29,13 @@ def render(title: str, sheet: Sheet, record: dict[str, Any]) -> str:
         title=title,
         sheet=sheet,
         sections=_numbered(sheet.sections),
-        figures=_inline_json([dataclasses.asdict(figure) for figure in figures]),
-        record=_inline_json(record),
+        figures=inline_json([dataclasses.asdict(figure) for figure in figures]),
+        record=inline_json(record),
         provenance=_provenance(record),
         config=to_yaml(record["config"]),
         style=_text("page.css"),
         scripts=scripts,
-        policy=_policy(scripts),
+        policy=policy(scripts),
     )
 
 
@@ -60,17 +58,6 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = [("command", record["command"]), ("took", f"{record['seconds']:.0f} s")]
     pairs += [(key, str(value)) for key, value in environment.items() if value is not None]
     return pairs + [(name, str(version)) for name, version in versions.items()]
-
-
-def _inline_json(value: Any) -> str:
-    """Return JSON without any character that could end the element in which it stands."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _policy(scripts: list[str]) -> str:
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 
 
 def _text(name: str) -> str:

@@ -85,7 +85,7 @@ def check(records: list[dict[str, Any]]) -> None:
             raise BadInput(f"report.records[{position}]", found, "Evaluate again with this version.")
 
 
-def inline_json(values: list[dict[str, Any]]) -> str:
+def inline_json(values: Any) -> str:
     """Return JSON without any character that could end the element in which it stands."""
     try:
         made = json.dumps(values, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
