@@ -18,6 +18,9 @@ app = typer.Typer(
     "saw that data.\n\nVerbs take a YAML file and key=value pairs: `expunge unlearn my.yaml method=salun method.lr=0.02`.",
 )
 
+MEASURE, MANY, REQUESTS, LOOK, NAMES = "Forget and measure", "Many runs", "Deletion requests", "Look", "What there is"
+"""Panels of the help."""
+
 Words = Annotated[list[str] | None, typer.Argument(metavar="[FILE.yaml] [KEY=VALUE]...", help="A YAML file, and keys that override it.")]
 OnRay = Annotated[
     str | None,
@@ -43,7 +46,7 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def demo(words: Words = None, ray: OnRay = None, print_config: PrintConfig = False) -> None:
     """Forget real data in real models, beside models that were retrained without it. About two minutes on a laptop."""
     file, overrides = _split(words, ray)
@@ -57,7 +60,7 @@ def demo(words: Words = None, ray: OnRay = None, print_config: PrintConfig = Fal
     _compare(requests)
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def train(words: Words = None, print_config: PrintConfig = False) -> None:
     """Train a model on all of the training data but the validation part, and on the forget set as well."""
     experiment = _resolve(words)
@@ -68,7 +71,7 @@ def train(words: Words = None, print_config: PrintConfig = False) -> None:
     _finish(single.train(experiment, _progress(experiment.track)))
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def unlearn(words: Words = None, print_config: PrintConfig = False) -> None:
     """Unlearn one request with one method, from `model.weights` or from an original that is trained first."""
     experiment = _resolve(words)
@@ -79,7 +82,7 @@ def unlearn(words: Words = None, print_config: PrintConfig = False) -> None:
     _finish(single.unlearn(experiment, _progress(experiment.track)))
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def evaluate(words: Words = None, ray: OnRay = None, print_config: PrintConfig = False) -> None:
     """Measure a method against retrained models. Without forget and method: only the accuracy of the model."""
     experiment = _resolve(words, ray)
@@ -94,7 +97,7 @@ def evaluate(words: Words = None, ray: OnRay = None, print_config: PrintConfig =
     _compare([request_of(experiment, "One request")])
 
 
-@app.command()
+@app.command(rich_help_panel=MANY)
 def bench(
     words: Words = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, what is there and what it costs, and stop.")] = False,
@@ -121,7 +124,7 @@ def bench(
     _bench(grid, part)
 
 
-@app.command()
+@app.command(rich_help_panel=MANY)
 def sequence(
     words: Words = None,
     requests: Annotated[int, typer.Option("--requests", help="How many requests the forget set comes in.")] = 5,
@@ -144,7 +147,7 @@ def sequence(
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def lab(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study that `expunge list labs` shows, such as boundary.")],
     words: Words = None,
@@ -161,7 +164,7 @@ def lab(
     _finish(conduct(study, _progress(), _command()))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def track(
     words: Annotated[list[str], typer.Argument(metavar="FOLDER... track=NAME...", help="Runs, or a folder of them, and where they go.")],
 ) -> None:
@@ -173,7 +176,7 @@ def track(
     _finish(send([Path(word) for word in words if "=" not in word], chosen))
 
 
-@app.command()
+@app.command(rich_help_panel=MANY)
 def tune(
     words: Words = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be searched, and what is there, and stop.")] = False,
@@ -197,7 +200,7 @@ def tune(
         raise RunFailed("nothing could be tuned; why is above.")
 
 
-@app.command()
+@app.command(rich_help_panel=REQUESTS)
 def ledger(
     file: Annotated[Path, typer.Argument(metavar="LEDGER", help="The ledger file; made with the first request.")],
     add: Annotated[Path | None, typer.Option(metavar="CSV", help="Requests to add: a column id, and one called request or ticket.")] = None,
@@ -215,7 +218,7 @@ def ledger(
     _console().print(listing.table(file))
 
 
-@app.command()
+@app.command(rich_help_panel=REQUESTS)
 def serve(
     words: Words = None,
     ledger: Annotated[Path, typer.Option("--ledger", help="The ledger whose waiting requests are served.")] = Path("ledger.jsonl"),
@@ -230,7 +233,7 @@ def serve(
     _finish(lines)
 
 
-@app.command()
+@app.command(rich_help_panel=REQUESTS)
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER|LEDGER", help="A run folder with an audit record, or a ledger alone.")],
     ledger: Annotated[Path | None, typer.Option("--ledger", help="The ledger in which the request stands.")] = None,
@@ -246,7 +249,7 @@ def verify(
         _end("the record, a file or the ledger does not fit: see the lines with ✕.", 1)
 
 
-@app.command()
+@app.command(rich_help_panel=REQUESTS)
 def certificate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A certified procedure: linear_head or noisy_descent.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Its settings.")] = None,
@@ -261,7 +264,7 @@ def certificate(
     print(json.dumps(found.tree(), indent=1)) if as_json else _finish(audit.lines(found))
 
 
-@app.command()
+@app.command(rich_help_panel=MANY)
 def contribute(
     folder: Annotated[Path, typer.Argument(help="A folder with NAME.py, config.yaml and README.md; with --check also a folder of such.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="out, device or evaluate.workers.")] = None,
@@ -277,7 +280,7 @@ def contribute(
     _finish([contribution.markdown([row]).rstrip(), f"row: {folder / 'row.json'}"])
 
 
-@app.command("table")
+@app.command("table", rich_help_panel=LOOK)
 def table(
     paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|record.json...", help="Results, or a folder of them such as runs.")],
     form: Annotated[str, typer.Option("--format", help="csv, markdown, latex, html, json or parquet.")] = "markdown",
@@ -302,7 +305,7 @@ def table(
 
 
 data_app = typer.Typer(help="Look at a data set.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel=NAMES)
 
 
 @data_app.callback()
@@ -326,7 +329,7 @@ def data_check(
         print(line, flush=True)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def report(
     paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Results: compare-* or bench-* folders, or a folder of them.")],
     out: Annotated[Path | None, typer.Option(help="Where the page goes; beside a single result if not given.")] = None,
@@ -338,7 +341,7 @@ def report(
     print(f"report: {results.write(paths, out, inside)}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def plot(
     path: Annotated[Path, typer.Argument(metavar="RUN", help="A compare-* or bench-* folder.")],
     figure: Annotated[str, typer.Argument(help="tradeoff, metric, losses, margins, roc, examples, confusion, along, cka, distance, ...")],
@@ -353,7 +356,7 @@ def plot(
     print(plots.write(path, figure, out, row, request, metric))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def watch(
     folder: Annotated[Path, typer.Argument(help="The folder that out= names, such as runs.")] = Path("runs"),
     port: Annotated[int, typer.Option(help="Of the page; any free one if not given.")] = 0,
@@ -364,7 +367,7 @@ def watch(
     watching.watch(folder, port)
 
 
-@app.command("list")
+@app.command("list", rich_help_panel=NAMES)
 def list_(
     kind: Annotated[
         str, typer.Argument(help="methods, addons, metrics, audits, models, datasets, scenarios, recipes, labs, trackers or compatibility")
@@ -415,7 +418,7 @@ def _list_compatibility(as_json: bool) -> None:
         console.print(f"{key}: {reason}", markup=False)
 
 
-@app.command()
+@app.command(rich_help_panel=NAMES)
 def show(
     kind: Annotated[str, typer.Argument(help="method, addon, metric, audit, model, dataset, scenario, recipe, lab or tracker")],
     name: Annotated[str, typer.Argument(help="A name that `expunge list` shows.")],
@@ -435,7 +438,7 @@ def show(
     _print_entry(known[name])
 
 
-@app.command()
+@app.command(rich_help_panel=NAMES)
 def config(words: Words = None) -> None:
     """Print the resolved configuration; what is printed runs again unchanged."""
     _print_yaml(_resolve(words).tree())
