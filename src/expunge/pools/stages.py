@@ -115,6 +115,7 @@ def unlearn(
     identity = unlearn_identity(work, start, seed, split, training_seed)
 
     def compute(folder: Path, report: Report) -> tuple[nn.Module, dict[str, Any]]:
+        split.save(folder / "split.json")  # what the method is given, which in pools and streams is not the request's own
         context = prepared(work, original, seed, split, report, training_seed)
         try:
             outcome = engine.run(context, method, addons)

@@ -83,7 +83,6 @@ def _one(ledger: Ledger, request: Known, tree: dict[str, Any], report: Report, s
         reason = run.record["failure"]["reason"]
         ledger.note("failed", request.name, reason=reason)
         raise RunFailed(f"{request.name} {run.status}: {reason} It is marked as failed; the requests after it wait.")
-    step.request.save(run.folder / "split.json")  # what the method was given, in the place of the requests so far
     return _recorded(ledger, request, run, work, done, proof)
 
 
