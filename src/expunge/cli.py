@@ -129,12 +129,13 @@ def sequence(
     words: Words = None,
     requests: Annotated[int, typer.Option("--requests", help="How many requests the forget set comes in.")] = 5,
     splits: Annotated[str, typer.Option(help="What a method is given: fresh (the request alone) or cumulative (all so far).")] = "fresh",
+    ray: OnRay = None,
     print_config: PrintConfig = False,
 ) -> None:
     """Serve requests one after another, each from the model of the one before, and measure the drift after every one of them."""
     from expunge.requests import drift
 
-    asked = drift.read(*_split(words), requests, splits)
+    asked = drift.read(*_split(words, ray), requests, splits)
     if print_config:
         return _print_yaml(asked[0].request.workplace(asked[0].request.rows[0]).experiment.tree())
     from expunge.report import drift as drawn

@@ -101,7 +101,7 @@ FLAGS: dict[str, set[str]] = {
     "plot": {"--out", "--row", "--request", "--metric"},
     "watch": {"--port"},
     "table": {"--format", "--metrics", "--published", "--against", "--out"},
-    "sequence": RUN | {"--requests", "--splits"},
+    "sequence": RUN | {"--requests", "--splits", "--ray"},
     "ledger": {"--add", "--by", "--withdraw", "--json"},
     "serve": {"--ledger", "--splits", "--evidence"},
     "verify": {"--ledger", "--data", "--write"},
