@@ -23,6 +23,11 @@ class BadInput(ValueError):
         return type(self), (self.where, self.problem, self.remedy)
 
 
+def is_about_results(error: Exception) -> bool:
+    """Return whether an error is about the folder of results: it ends all work, since nothing more could be kept."""
+    return isinstance(error, BadInput) and error.where == "out"
+
+
 class NotApplicable(BadInput):
     """A method or add-on that cannot do what is asked of it, with the reason."""
 

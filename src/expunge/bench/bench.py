@@ -14,7 +14,7 @@ from expunge.bench.record import Found, record_of
 from expunge.bench.request import Request, inspected, jobs_of, prepare
 from expunge.bench.shards import Shard
 from expunge.config import fingerprint
-from expunge.errors import BadInput, RunFailed
+from expunge.errors import BadInput, RunFailed, is_about_results
 from expunge.pools import store
 from expunge.pools.executor import Failed, chosen
 from expunge.pools.executor import run as run_jobs
@@ -109,7 +109,7 @@ def _recorded(request: Request, found: Found, provenance: dict[str, Any]) -> dic
     try:
         return record_of(request, found, provenance)
     except Exception as error:  # what cannot be judged ends its request, and not the others, until the next call
-        if isinstance(error, BadInput) and error.where == "out":
+        if is_about_results(error):
             raise
         return _Lost(request.title, f"{type(error).__name__}: {error}")
 
@@ -151,7 +151,7 @@ def _fill(request: Request, report: Report) -> pools.Filled | _Lost:
     try:
         return pools.fill(request, report, keep_going=True)
     except BadInput as error:
-        if error.where == "out":
+        if is_about_results(error):
             raise
         return _Lost(request.title, str(error))
     except Exception as error:  # whatever the pools that all rows share raise ends the request, and not the others

@@ -8,7 +8,7 @@ import numpy as np
 
 from expunge.audits.audit import Shadows
 from expunge.bench.request import Request, Row, plays_games
-from expunge.errors import BadInput, RunFailed
+from expunge.errors import BadInput, RunFailed, is_about_results
 from expunge.metrics.view import Reference
 from expunge.pools import vectorized
 from expunge.pools.cache import IN, EvidenceCache
@@ -86,7 +86,7 @@ class _Rows:
                 raise RunFailed("no model of it gave evidence.")
             return cache
         except Exception as error:  # whatever a method raises in a pool ends its row, and not the others
-            if not self.keep_going or (isinstance(error, BadInput) and error.where == "out"):
+            if not self.keep_going or is_about_results(error):
                 raise
             told = str(error) if isinstance(error, BadInput | RunFailed) else f"{type(error).__name__}: {error}"
             self.failed[row.label] = f"its {kind.replace('_', ' ')} pool: {told}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from expunge.errors import BadInput
+from expunge.errors import BadInput, is_about_results
 from expunge.pools import locks
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def attempt(job: Job, results: dict[str, Any], report: Report, keep_going: bool)
     except locks.Busy as busy:
         return Later(busy.holder)
     except BadInput as error:
-        if not keep_going or error.where == "out":
+        if not keep_going or is_about_results(error):
             raise
         return Failed(str(error))
     except Exception as error:

@@ -115,7 +115,6 @@ def unlearn(
     identity = unlearn_identity(work, start, seed, split, training_seed)
 
     def compute(folder: Path, report: Report) -> tuple[nn.Module, dict[str, Any]]:
-        split.save(folder / "split.json")  # what the method is given, which in pools and streams is not the request's own
         context = prepared(work, original, seed, split, report, training_seed)
         try:
             outcome = engine.run(context, method, addons)
@@ -124,7 +123,7 @@ def unlearn(
             return context.model, {"status": "diverged", "failure": failure, "cost": context.cost.tree(), "phases": []}
         return context.model, {"phases": outcome.phases, "cost": outcome.cost}
 
-    return make(work, identity, title, compute)
+    return make(work, identity, title, compute, split)
 
 
 def prepared(work: Workplace, original: Path | None, seed: int, split: Split, report: Report, training_seed: int | None = None) -> Context:

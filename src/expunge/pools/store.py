@@ -4,7 +4,6 @@ A run is made by one process at a time, on one machine or on several that share 
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from torch import nn
 
 from expunge import config, runs
 from expunge.config import fingerprint
+from expunge.data.split import Split
 from expunge.engine import parallel
 from expunge.engine.divided import divide
-from expunge.errors import BadInput
+from expunge.errors import BadInput, is_about_results
 from expunge.models import checkpoint
 from expunge.pools import evidence, locks
 from expunge.pools.workplace import Report, Workplace
@@ -44,14 +44,19 @@ class Run:
         return evidence.load(self.folder / "triggered.npy") if "triggered" in self.record.get("evidence", ()) else None
 
 
-def make(work: Workplace, identity: dict[str, Any], title: str, compute: Callable[[Path, Report], tuple[nn.Module, dict[str, Any]]]) -> Run:
+Compute = Callable[[Path, Report], tuple[nn.Module, dict[str, Any]]]
+"""(folder, report) -> a model with its final weights, and what its record says of how they came about."""
+
+
+def make(work: Workplace, identity: dict[str, Any], title: str, compute: Compute, split: Split | None = None) -> Run:
     """Return the run that an identity names: found if it is there, else computed and written.
 
     Args:
         work: the experiment.
         identity: all that decides the weights; it names the folder.
         title: what progress reports call the run.
-        compute: (folder, report) -> the model with its final weights, and what its record says of how they came about.
+        compute: makes the model.
+        split: another division of the same data than the request's, to be kept in its place.
 
     Raises:
         Busy: another process is making it, in a worker that can take other work; everybody else waits, and then finds it.
@@ -60,26 +65,17 @@ def make(work: Workplace, identity: dict[str, Any], title: str, compute: Callabl
     if found is not None:
         return found
     folder = folder_of(work, identity)
-    with _held(work, folder, title):
-        return look_up(work, identity, title) or _make(work, identity, title, compute)
-
-
-def _held(work: Workplace, folder: Path, title: str) -> AbstractContextManager[None]:
-    """Return the lock on a run folder; of the ranks that make one model together, one holds it for all."""
-    if parallel.rank():
-        return nullcontext()
 
     def tell(holder: str) -> None:
         work.report({"event": "waiting", "title": title, "folder": str(folder), "for": holder})
 
-    return locks.hold(folder, tell, wait=parallel.ranks() > 1)
+    with locks.hold(folder, tell, wait=parallel.ranks() > 1):
+        return look_up(work, identity, title) or _make(work, identity, title, compute, split)
 
 
-def _make(
-    work: Workplace, identity: dict[str, Any], title: str, compute: Callable[[Path, Report], tuple[nn.Module, dict[str, Any]]]
-) -> Run:
+def _make(work: Workplace, identity: dict[str, Any], title: str, compute: Compute, split: Split | None) -> Run:
     folder = folder_of(work, identity)
-    _prepare(work, folder, identity)
+    _prepare(work, folder, identity, split)
     _check_shared(folder)
     if work.device.type == "cpu":
         torch.set_num_threads(work.experiment.evaluate.threads)
@@ -214,7 +210,7 @@ def _finished(folder: Path) -> Run | None:
         outputs = [run.logits(), run.triggered()] if run.status == "ok" else []
         complete = checkpoint.is_whole(folder / weights_name(run.status)) and all(found is None or len(found) for found in outputs)
     except (BadInput, KeyError) as error:
-        if isinstance(error, BadInput) and error.where == "out":
+        if is_about_results(error):
             raise
         return None
     return run if complete else None
@@ -225,11 +221,11 @@ def weights_name(status: str) -> str:
     return "weights.safetensors" if status == "ok" else "last_good.safetensors"
 
 
-def _prepare(work: Workplace, folder: Path, identity: dict[str, Any]) -> None:
+def _prepare(work: Workplace, folder: Path, identity: dict[str, Any], split: Split | None = None) -> None:
     runs.remove_leftovers(folder)
     with runs.atomic_write(folder / "config.yaml") as temporary:
         temporary.write_text(config.to_yaml(work.experiment.lasting()), encoding="utf-8")
     if work.experiment.forget is not None:
-        work.split.save(folder / "split.json")
+        (split or work.split).save(folder / "split.json")
     runs.write_json(folder / "environment.json", runs.environment())
     runs.append_event(folder / "events.jsonl", event="start", identity=identity)

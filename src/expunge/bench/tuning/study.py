@@ -22,7 +22,7 @@ from expunge.bench.tuning.settings import Tune
 from expunge.bench.tuning.space import Space, suggest
 from expunge.bench.tuning.trial import Attempt, Bench, Ended, Spent, Watch
 from expunge.engine.randomness import derive
-from expunge.errors import BadInput
+from expunge.errors import BadInput, is_about_results
 from expunge.pools import locks
 
 ATTEMPTS = 3
@@ -288,7 +288,7 @@ def outcome_of(attempt: Attempt) -> Outcome:
     except locks.Busy:
         raise
     except Exception as error:
-        if isinstance(error, BadInput) and error.where == "out":
+        if is_about_results(error):
             raise
         return Outcome("failed", " ".join(f"{type(error).__name__}: {error}".split()))
 

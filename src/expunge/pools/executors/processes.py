@@ -83,8 +83,8 @@ class _Worker:
     def _how(self) -> str:
         code = self.process.exitcode
         if code is not None and code < 0:
-            memory = " (out of memory?)" if code == -signal.SIGKILL else ""
-            return f"its worker process was killed by {signal.Signals(-code).name if -code in _SIGNALS else -code}{memory}"
+            why = " (out of memory?)" if code == -signal.SIGKILL else ""
+            return f"its worker process was killed by {signal.Signals(-code).name if -code in _SIGNALS else -code}{why}"
         return f"its worker process ended with status {code}"
 
     def measure(self) -> int:
