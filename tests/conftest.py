@@ -1,12 +1,14 @@
 """A small world that many tests share: learnable 5-class pictures, a conv net with BatchNorm, and contexts for every request."""
 
 import copy
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 from browser.chromium import chromium, keep, visit  # noqa: F401  (fixtures)
+from expunge import cli
 from expunge.data.source import TensorSource
 from expunge.engine.context import Context
 from expunge.engine.phase import Phase
@@ -18,6 +20,22 @@ from expunge.engine.update import sgd
 torch.set_num_threads(1)
 
 CLASSES, SIZE = 5, 400
+
+
+@pytest.fixture
+def expunge(monkeypatch, capsys):
+    """Return a function that runs the command line in this process and returns (status, standard output, standard error)."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["expunge", *map(str, words)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = ended.code or 0
+        return status, *capsys.readouterr()
+
+    return call
 
 
 def make_net(seed: int = 0) -> nn.Module:

@@ -140,6 +140,15 @@ def append_event(path: Path, **event: Any) -> None:
         raise unwritable(path, error) from None
 
 
+def parse_event(line: str | bytes) -> dict[str, Any] | None:
+    """Return the event of a line of a log; None for a line that a killed process left unfinished."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files that killed processes have left in a folder; the caller holds the lock on it, so nobody else writes there.
 

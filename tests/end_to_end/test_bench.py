@@ -1,11 +1,9 @@
 """A grid from one file: planned, run, failed in part, gone on with, divided, and printed as a table."""
 
 import json
-import sys
 
 import pytest
 
-from expunge import cli
 from expunge.errors import BadInput
 from expunge.pools import stages
 
@@ -18,22 +16,6 @@ grid:
   forget: [{name: random, fraction: [0.1, 0.2]}]
   method: [{name: finetune, epochs: 1}, {name: salun, epochs: 1, lr: [0.001, 0.01]}]
 """
-
-
-@pytest.fixture
-def expunge(monkeypatch, capsys):
-    """Return a function that runs the command line in this process and returns (status, standard output, standard error)."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["expunge", *words])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = ended.code or 0
-        return status, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from expunge import cli, registry
+from expunge import registry
 from expunge.bench import contribution
 from expunge.errors import BadInput
 
@@ -34,21 +33,11 @@ def folder(tmp_path):
     return made
 
 
-def call(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["expunge", *map(str, words)])
-    status = 0
-    try:
-        cli.main()
-    except SystemExit as ended:
-        status = ended.code or 0
-    return status, *capsys.readouterr()
-
-
-def test_one_command_makes_a_row_that_passes_its_own_check(folder, tmp_path, monkeypatch, capsys):
-    status, _, err = call(monkeypatch, capsys, "contribute", folder, "--check")
+def test_one_command_makes_a_row_that_passes_its_own_check(folder, tmp_path, expunge):
+    status, _, err = expunge("contribute", folder, "--check")
     assert status == 2 and "was made from another config.yaml" in err
     # Two processes: what is in no package is found in workers too.
-    status, out, err = call(monkeypatch, capsys, "contribute", folder, f"out={tmp_path / 'runs'}", "evaluate.workers=2")
+    status, out, err = expunge("contribute", folder, f"out={tmp_path / 'runs'}", "evaluate.workers=2")
     assert status == 0 and "runner_up" in out, err
     row = contribution.LeaderboardRow.model_validate(json.loads((folder / "row.json").read_text()))
     assert (row.method, row.seeds, row.retrained, row.status) == ("runner_up", 3, 3, "finished") and not row.reads_retrained
@@ -62,7 +51,7 @@ def test_one_command_makes_a_row_that_passes_its_own_check(folder, tmp_path, mon
             else True
         )
     assert len(row.metrics) > 5 and set(row.files) == {"runner_up.py", "config.yaml"}
-    assert call(monkeypatch, capsys, "contribute", folder.parent, "--check")[0] == 0
+    assert expunge("contribute", folder.parent, "--check")[0] == 0
     assert "| runner_up |" in (folder.parent / "leaderboard.md").read_text()
 
     (folder / "row.md").write_text((folder / "row.md").read_text().replace("fails", "passes").replace("no evidence", "passes"))

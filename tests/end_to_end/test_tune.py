@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from expunge import cli, config
+from expunge import config
 from expunge.bench.tuning import trial as tune_trial
 from expunge.bench.tuning import tune as tuning
 from expunge.bench.tuning.settings import settings
@@ -30,22 +30,6 @@ forget: {name: random, fraction: 0.2}
 evaluate: {seeds: 2, workers: 1}
 tune: {budget: 9000, startup: 2}
 """
-
-
-@pytest.fixture
-def expunge(monkeypatch, capsys):
-    """Return a function that runs the command line in this process and returns (status, standard output, standard error)."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["expunge", *words])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = ended.code or 0
-        return status, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

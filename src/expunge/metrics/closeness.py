@@ -19,6 +19,11 @@ def jensen_shannon(logits: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return scores.by_rows(score, logits, reference)
 
 
+def similarity(logits: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return 1 minus each example's Jensen-Shannon divergence to base 2, float64 ``[n]``, from 0 to 1 for equal answers."""
+    return 1 - jensen_shannon(logits, reference) / np.log(2)
+
+
 def kullback_leibler(logits: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return each example's KL(softmax(logits) || softmax(other)) in nats, float64 ``[n]``, at least 0, without an upper bound."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expunge.report.columns import MARKS, percent, ruling, side
+from expunge.report.terminal import audit_line, metric_line, plain
 from expunge.runs import atomic_write
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ FIELDS = (
 def csv(record: Plain) -> str:
     """Return everything as CSV with full precision; a row that gave no model has one line for its request, with the reason."""
     text = io.StringIO()
-    writer = csv_module.DictWriter(text, FIELDS, restval="", lineterminator="\n")
+    writer = csv_module.DictWriter(text, FIELDS, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for step in record["steps"]:
         known = {"request": step["number"], "forgotten": step["so_far"]}
@@ -221,36 +222,19 @@ def csv(record: Plain) -> str:
 
 def _metric_lines(row: Plain, heads: Plain) -> Iterator[Plain]:
     for name, cell in row["cells"].items():
-        interval, band = cell["interval"] or {}, cell["band"] or {}
-        yield {
-            **{key: _plain(cell[key]) for key in ("value", "standard_error", "p_value", "in_band", "n")},
-            **{"kind": "metric", "metric": name, "label": cell["label"], "unit": cell["unit"], "target": heads[name]["target"]},
-            **{f"interval_{end}": _plain(interval.get(end)) for end in ("low", "high")},
-            **{f"band_{end}": _plain(band.get(end)) for end in ("low", "high")},
-            "per_seed": " ".join("nan" if value is None else repr(value) for value in cell["per_seed"]),
-        }
+        yield metric_line(name, cell, heads[name])
 
 
 def _audit_lines(step: Plain) -> Iterator[Plain]:
     for name, head in step["audits"].get("audits", {}).items():
         for label, cell in head["rows"].items():
-            low, high = cell["interval"] or (None, None)
-            yield {
-                **{key: _plain(cell[key]) for key in ("value", "standard_error", "p_value", "in_band")},
-                **{"kind": "audit", "row": label, "metric": name, "label": head["label"], "unit": head["unit"], "target": head["target"]},
-                **{"interval_low": _plain(low), "interval_high": _plain(high)},
-                **{"band_low": _plain(head["null"]["low"]), "band_high": _plain(head["null"]["high"]), "reason": cell["note"] or ""},
-            }
+            yield {"row": label, **audit_line(name, cell, head)}
 
 
 def _cost_lines(step: Plain) -> Iterator[Plain]:
     for label, cost in step["cost"].items():
         for name, value in (cost or {}).items():
-            yield {"kind": "cost", "row": label, "metric": name, "label": f"{name.replace('_', ' ')} so far", "value": _plain(value)}
-
-
-def _plain(value: Any) -> str:
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+            yield {"kind": "cost", "row": label, "metric": name, "label": f"{name.replace('_', ' ')} so far", "value": plain(value)}
 
 
 # HTML

@@ -284,26 +284,31 @@ def csv(record: dict[str, Any]) -> str:
 
 def _metric_lines(row: dict[str, Any], heads: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name, cell in row["cells"].items():
-        interval, band = cell["interval"] or {}, cell["band"] or {}
-        plain = {key: _plain(cell[key]) for key in ("value", "standard_error", "example_standard_error", "p_value", "in_band", "n")}
-        yield plain | {
-            "kind": "metric",
-            "metric": name,
-            "label": cell["label"],
-            "unit": cell["unit"],
-            "target": heads[name]["target"],
-            "interval_low": _plain(interval.get("low")),
-            "interval_high": _plain(interval.get("high")),
-            "band_low": _plain(band.get("low")),
-            "band_high": _plain(band.get("high")),
-            "per_seed": " ".join("nan" if value is None else repr(value) for value in cell["per_seed"]),
-        }
+        yield metric_line(name, cell, heads[name])
+
+
+def metric_line(name: str, cell: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a CSV that say a metric of a row."""
+    interval, band = cell["interval"] or {}, cell["band"] or {}
+    values = {key: plain(cell[key]) for key in ("value", "standard_error", "example_standard_error", "p_value", "in_band", "n")}
+    return values | {
+        "kind": "metric",
+        "metric": name,
+        "label": cell["label"],
+        "unit": cell["unit"],
+        "target": head["target"],
+        "interval_low": plain(interval.get("low")),
+        "interval_high": plain(interval.get("high")),
+        "band_low": plain(band.get("low")),
+        "band_high": plain(band.get("high")),
+        "per_seed": " ".join("nan" if value is None else repr(value) for value in cell["per_seed"]),
+    }
 
 
 def _cost_lines(cost: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name, unit in COSTS.items():
         if cost.get(name) is not None:
-            held = {"label": name.replace("_", " "), "unit": unit, "target": "report", "value": _plain(cost[name])}
+            held = {"label": name.replace("_", " "), "unit": unit, "target": "report", "value": plain(cost[name])}
             yield {"kind": "cost", "metric": name, **held}
 
 
@@ -313,32 +318,37 @@ def _audit_lines(row: str, audits: dict[str, Any]) -> Iterator[dict[str, Any]]:
         cell = head["rows"].get(row)
         if cell is None:
             continue
-        low, high = cell["interval"] or (None, None)
-        values = {key: _plain(cell[key]) for key in ("value", "standard_error", "p_value", "p_holm", "in_band")}
-        yield values | {
-            "kind": "audit",
-            "metric": name,
-            "label": head["label"],
-            "unit": head["unit"],
-            "target": head["target"],
-            "interval_low": _plain(low),
-            "interval_high": _plain(high),
-            "band_low": _plain(head["null"]["low"]),
-            "band_high": _plain(head["null"]["high"]),
-            "n": _plain(cell.get("models")),
-            "reason": cell["note"] or "",
-        }
+        yield audit_line(name, cell, head) | {"n": plain(cell.get("models"))}
+
+
+def audit_line(name: str, cell: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a CSV that say an audit of a row, but for the number of models."""
+    low, high = cell["interval"] or (None, None)
+    values = {key: plain(cell[key]) for key in ("value", "standard_error", "p_value", "p_holm", "in_band")}
+    return values | {
+        "kind": "audit",
+        "metric": name,
+        "label": head["label"],
+        "unit": head["unit"],
+        "target": head["target"],
+        "interval_low": plain(low),
+        "interval_high": plain(high),
+        "band_low": plain(head["null"]["low"]),
+        "band_high": plain(head["null"]["high"]),
+        "reason": cell["note"] or "",
+    }
 
 
 def _dose_lines(doses: dict[str, Any], heads: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield each metric's and audit's rank correlation with the share left in, the smallest share noticed, and the power at each share."""
     for name, found in doses.items():
         known = {"kind": "dose", "label": heads.get(name, {}).get("label", name)}
-        yield known | {"metric": f"{name}.spearman", "value": _plain(found["spearman"]), "p_value": _plain(found["p_value"])}
-        yield known | {"metric": f"{name}.detectable", "value": _plain(found["detectable"]), "reason": found["reason"] or ""}
+        yield known | {"metric": f"{name}.spearman", "value": plain(found["spearman"]), "p_value": plain(found["p_value"])}
+        yield known | {"metric": f"{name}.detectable", "value": plain(found["detectable"]), "reason": found["reason"] or ""}
         for dose, power in zip(found["doses"], found["power"], strict=True):
-            yield known | {"metric": f"{name}.power.{dose:g}", "value": _plain(power)}
+            yield known | {"metric": f"{name}.power.{dose:g}", "value": plain(power)}
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """Return a value as a field of a CSV, with full precision; empty for None."""
     return "" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)

@@ -86,10 +86,11 @@ def _read(folder: Path, changed_ns: int, size: int, done: float | None) -> Progr
     """Return what a folder says; read again when its log or its record is another."""
     start: dict[str, Any] = {}
     last: dict[str, Any] = {}
-    for event in epochs.events(folder / "events.jsonl"):
+    log = list(epochs.events(folder / "events.jsonl"))
+    for event in log:
         start = event if event.get("event") == "start" else start
         last = event if event.get("event") == "epoch" else last
-    curves = epochs.run(folder)
+    curves = epochs.curves(log)
     record = runs.read_json(folder / "record.json") if done is not None else {}
     identity = start.get("identity") or {}
     method = (identity.get("method") or {}).get("name", "")

@@ -19,7 +19,7 @@ def zero_retrain_forgetting(logits: np.ndarray, random_logits: np.ndarray) -> fl
 
     Source: Chundawat et al., Bad Teacher, AAAI 2023 (ZRF).
     """
-    return float(1 - closeness.jensen_shannon(logits, random_logits).mean() / np.log(2))
+    return float(closeness.similarity(logits, random_logits).mean())
 
 
 def zero_retrain_forgetting_published(logits: np.ndarray, random_logits: np.ndarray) -> float:

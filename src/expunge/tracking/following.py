@@ -63,11 +63,6 @@ class Followed:
         return lambda message: self.shown.report({"event": "warning", "title": f"track={tracker.name}", "message": message})
 
 
-def followed(shown: Any, trackers: Sequence[Tracker]) -> Any:
-    """Return the display, heard by trackers if there are any."""
-    return Followed(shown, trackers) if trackers else shown
-
-
 def send(folders: Iterable[Path], trackers: Sequence[Tracker]) -> list[str]:
     """Send finished runs and comparisons to trackers that do not have them yet, and return what to print.
 

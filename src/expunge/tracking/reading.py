@@ -4,13 +4,13 @@ An attempt that was killed and made again, or that went on from a checkpoint, re
 that the first of them are kept.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from expunge.runs import parse_event
 from expunge.tracking.tracker import Histogram, Point
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_\-./]+")
@@ -64,7 +64,7 @@ class Reader:
             Point(series(name), value, before + step, event["time"])
             for name, values in event["values"].items()
             for step, value in zip(event["steps"], values, strict=True)
-            if _is_number(value) and before + step > self.steps
+            if is_number(value) and before + step > self.steps
         ]
         self._steps_of[event["phase"]] = event["steps"][-1]
         self.steps = max(self.steps, before + event["steps"][-1])
@@ -82,7 +82,7 @@ class Reader:
         self.epochs = at
         values = {f"loss/{label}": value for label, value in event["losses"].items()} | event.get("values", {})
         values |= {name: event[name] for name in ("lr", "passes") if name in event} | dict(held)
-        return [Point(f"epoch_{series(name)}", value, at, time) for name, value in values.items() if _is_number(value)]
+        return [Point(f"epoch_{series(name)}", value, at, time) for name, value in values.items() if is_number(value)]
 
     def _on_constraint(self, event: Mapping[str, Any]) -> Iterable[Point]:
         """Hold what is said in an epoch until the epoch is over."""
@@ -106,7 +106,8 @@ def _before(counts: Mapping[int, int], phase: int) -> int:
     return sum(count for number, count in counts.items() if number < phase)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -126,12 +127,4 @@ class Tail:
             return []
         whole = block[: block.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [event for line in whole.splitlines() if (event := _parse(line)) is not None]
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "time" in event else None
+        return [event for line in whole.splitlines() if (event := parse_event(line)) is not None and "time" in event]

@@ -1,14 +1,13 @@
 """Run folders and comparison folders -> what trackers are told about them beside their events."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from expunge import config, runs
 from expunge.errors import BadInput
-from expunge.tracking.reading import Tail, series
+from expunge.tracking.reading import Tail, is_number, series
 from expunge.tracking.tracker import Outcome, Point, Subject
 
 OF_STAGE = {"train": ("data", "model", "train"), "score": ("data", "model")}
@@ -127,7 +126,7 @@ def _group_outcome(records: list[dict[str, Any]], folder: Path, ended: float) ->
             if row.get("verdict"):
                 facts[series(f"verdict {record['title']} {row['name']}")] = row["verdict"]
             for metric, cell in row["cells"].items():
-                if cell is None or not _finite(cell.get("value")):
+                if cell is None or not is_number(cell.get("value")):
                     continue
                 points.append(Point(f"{where}{series(row['name'])}/{metric}", cell["value"], 0, ended))
                 band = cell.get("band") or {}
@@ -147,8 +146,4 @@ def _of_members(record: Mapping[str, Any], ended: float) -> Iterator[tuple[str, 
         label, seed = words[0] if words[0] != "unlearned" else "/".join(words[2:-1]), int(words[-1])
         cells = rows.get(label, {}).get("cells", {})
         values = {metric: cell["per_seed"][seed] for metric, cell in cells.items() if cell and seed < len(cell.get("per_seed") or ())}
-        yield Path(folder).name, [Point(f"final/{metric}", value, 0, ended) for metric, value in values.items() if _finite(value)]
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+        yield Path(folder).name, [Point(f"final/{metric}", value, 0, ended) for metric, value in values.items() if is_number(value)]

@@ -34,4 +34,4 @@ class ZeroRetrainForgetting(Metric):
     def measure(self, view: View) -> Estimate:
         """Return the mean over the forget examples that were read."""
         logits = view.of("forget")[0][np.asarray(view.inspected("rows_forget"))]
-        return average(1 - closeness.jensen_shannon(logits, np.asarray(view.inspected("untrained_logits"))) / np.log(2))
+        return average(closeness.similarity(logits, np.asarray(view.inspected("untrained_logits"))))

@@ -34,4 +34,4 @@ class ForgetUniformity(Metric):
     def measure(self, view: View) -> Estimate:
         """Return the mean over the forget set."""
         logits = view.of("forget")[0]
-        return average(1 - closeness.jensen_shannon(logits, np.zeros_like(logits)) / np.log(2))
+        return average(closeness.similarity(logits, np.zeros_like(logits)))

@@ -1,7 +1,6 @@
 """What each run reported while it unlearned, as curves over its epochs: whatever numbers its events hold."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,16 @@ def of(models: Models) -> dict[str, Any]:
 
 def run(folder: Path, seed: int = 0) -> dict[str, Any]:
     """Return the curves of one run, of the last attempt if it was begun more than once."""
+    return {"seed": seed, **curves(events(folder / "events.jsonl"))}
+
+
+def curves(log: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return ``phases``, ``edits`` and ``series`` of the last attempt in a log; see `of`."""
     series: dict[str, dict[str, list[list[float]]]] = {}
     phases: list[list[Any]] = []
     edits: list[list[Any]] = []
     at, start = 0, None
-    for event in events(folder / "events.jsonl"):
+    for event in log:
         kind = event.get("event")
         if kind == "start":
             series, phases, edits, at, start = {}, [], [], 0, event.get("time")
@@ -53,7 +57,7 @@ def run(folder: Path, seed: int = 0) -> dict[str, Any]:
             if isinstance(start, int | float) and isinstance(event.get("time"), int | float):
                 series.setdefault("seconds", {}).setdefault("since the start", []).append([at, event["time"] - start])
     thin = {group: {name: _thinned(points) for name, points in held.items()} for group, held in series.items()}
-    return {"seed": seed, "phases": phases, "edits": edits, "series": thin}
+    return {"phases": phases, "edits": edits, "series": thin}
 
 
 def _thinned(points: list[list[float]]) -> list[list[float]]:
@@ -84,11 +88,8 @@ def events(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
+        event = runs.parse_event(line)
+        if event is not None:
             yield event
 
 
