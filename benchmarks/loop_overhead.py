@@ -14,7 +14,8 @@ from torch import nn
 
 from expunge.data.source import TensorSource
 from expunge.engine.context import Context
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.loop import run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.randomness import derive
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Term, cross_entropy

@@ -12,7 +12,8 @@ from torch import nn
 
 from expunge.engine.context import Context
 from expunge.engine.gauges import Detail
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.loop import run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Term, cross_entropy
 from expunge.engine.update import sgd

@@ -11,8 +11,8 @@ from browser.chromium import chromium, keep, visit  # noqa: F401  (fixtures)
 from expunge import cli
 from expunge.data.source import TensorSource
 from expunge.engine.context import Context
+from expunge.engine.loop import run_phase
 from expunge.engine.phase import Phase
-from expunge.engine.run import run_phase
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Term, cross_entropy
 from expunge.engine.update import sgd

@@ -5,8 +5,9 @@ import torch
 
 from conftest import make_context, make_net
 from expunge.engine.combine import minimum_norm, nash, pcgrad, total, weighted
+from expunge.engine.loop import run_phase
 from expunge.engine.parameters import dot, leaves, norm
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.terms import Term, cross_entropy
 from expunge.engine.update import sgd
 

@@ -9,7 +9,8 @@ from conftest import CLASSES, SOURCE, make_context, make_net, split
 from expunge.data.augmentation import Augmentation
 from expunge.data.source import TensorSource
 from expunge.engine import randomness, targets
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.loop import run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Term, cross_entropy, match
 

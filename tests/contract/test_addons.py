@@ -23,10 +23,11 @@ from expunge.bench.compatibility import compatibility
 from expunge.engine.combine import Chain, joined, total
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
+from expunge.engine.loop import run_phase
 from expunge.engine.measure import logits_of, mean_loss
 from expunge.engine.method import Addon, Method
 from expunge.engine.parameters import adapters, dot, effective
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.run import check, run
 from expunge.engine.select import density
 from expunge.engine.stream import Stream

@@ -6,9 +6,10 @@ import torch
 from conftest import CLASSES, SIZE, SOURCE, make_context, make_net
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit, recalibrate
+from expunge.engine.loop import run_phase
 from expunge.engine.measure import accuracy, mean_loss
 from expunge.engine.method import Method
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.run import check, run
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Term, cross_entropy

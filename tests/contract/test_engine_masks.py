@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from conftest import make_context, make_net
+from expunge.engine.loop import run_phase
 from expunge.engine.parameters import leaves
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.terms import Term, cross_entropy
 from expunge.engine.update import Optimizer, adam, adamw, enforce, lookahead, noise, sam, sgd
 

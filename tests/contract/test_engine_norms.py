@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from conftest import CLASSES, SOURCE, make_context, make_net, split
+from expunge.engine.loop import run_phase
+from expunge.engine.norms import recalibrate
 from expunge.engine.parameters import leaves
-from expunge.engine.phase import Phase, recalibrate, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Term, cross_entropy
 from expunge.engine.update import sam, sgd

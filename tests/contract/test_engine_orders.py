@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from conftest import SIZE, make_context, make_net
+from expunge.engine.loop import run_phase
 from expunge.engine.measure import mean_loss
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.stream import Stream, even_sizes
 from expunge.engine.terms import Term, cross_entropy
 from expunge.engine.update import sgd

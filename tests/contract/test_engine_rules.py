@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from conftest import SOURCE, make_context, make_net, trained_net
+from expunge.engine.loop import run_phase
 from expunge.engine.measure import accuracy, logits_of, mean_loss
 from expunge.engine.parameters import leaves
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Penalty, Term, cross_entropy, l1
 from expunge.engine.update import sgd

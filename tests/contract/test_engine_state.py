@@ -10,9 +10,10 @@ from torch.nn.utils import parametrize
 from conftest import CLASSES, make_context, make_net, trained_net
 from expunge.engine import targets
 from expunge.engine.context import reset_parameters
+from expunge.engine.loop import Checkpoints, run_phase
 from expunge.engine.measure import mean_loss
 from expunge.engine.parameters import Snapshot, adapters, base_name, effective, is_adapter, leaves
-from expunge.engine.phase import Checkpoints, Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.terms import Penalty, Term, cross_entropy, distance_to, match
 from expunge.engine.update import adam, cosine, lookahead, noise, sgd
 from expunge.errors import BadInput

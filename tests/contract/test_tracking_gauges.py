@@ -10,7 +10,8 @@ from conftest import CLASSES, SOURCE, make_context, make_net, split
 from expunge.engine.combine import pcgrad
 from expunge.engine.context import Context
 from expunge.engine.gauges import Detail, Gauges
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.loop import run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Penalty, Term, cross_entropy, l1
 from expunge.engine.update import adam, noise, sam, sgd

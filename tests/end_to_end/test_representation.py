@@ -17,7 +17,8 @@ from expunge.data.scenarios.class_ import Class
 from expunge.data.split import make_split
 from expunge.engine.architecture import Architecture
 from expunge.engine.context import Context
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.loop import run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Term, cross_entropy
 from expunge.engine.update import sgd

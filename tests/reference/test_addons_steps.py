@@ -24,9 +24,10 @@ from expunge.addons.sam import Sam
 from expunge.addons.second_order_sam import SecondOrderSam
 from expunge.engine.context import Context
 from expunge.engine.edits import recalibrate, reinitialise
+from expunge.engine.loop import run_phase
 from expunge.engine.method import Method
 from expunge.engine.parameters import flat, leaves, norm
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.run import run
 from expunge.engine.select import density
 from expunge.engine.stream import Batch, Stream

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from conftest import make_context, make_net
 from expunge.engine import kernels, select, update
 from expunge.engine.derivatives import gradient
+from expunge.engine.loop import run_phase
 from expunge.engine.parameters import leaves
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.randomness import derive
 from expunge.engine.terms import Penalty, Progress, Term, cross_entropy, distance_to, l1, smoothed_cross_entropy
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from conftest import CLASSES, SOURCE, make_context, trained_net
 from expunge import registry
 from expunge.engine.context import Context
+from expunge.engine.loop import run_phase
 from expunge.engine.measure import accuracy, mean_loss
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.run import run
 from expunge.engine.stream import Batch, Stream
 from expunge.engine.targets import random_label

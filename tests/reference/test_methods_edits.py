@@ -13,8 +13,9 @@ from expunge import registry
 from expunge.data.source import TensorSource
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
+from expunge.engine.loop import run_phase
 from expunge.engine.parameters import flat
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.run import run
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Progress

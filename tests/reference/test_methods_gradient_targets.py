@@ -13,8 +13,8 @@ from expunge.engine import randomness
 from expunge.engine.context import Context
 from expunge.engine.derivatives import gradient
 from expunge.engine.kernels import kl
+from expunge.engine.loop import run_phase
 from expunge.engine.measure import accuracy, logits_of, mean_loss
-from expunge.engine.phase import run_phase
 from expunge.engine.run import run
 from expunge.engine.select import absolute, select
 from expunge.engine.stream import Batch, Stream, even_sizes

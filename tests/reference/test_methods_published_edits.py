@@ -13,9 +13,9 @@ from conftest import CLASSES, make_context, trained_net
 from expunge.engine.combine import Gradients
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
+from expunge.engine.loop import run_phase
 from expunge.engine.measure import logits_of
 from expunge.engine.parameters import flat
-from expunge.engine.phase import run_phase
 from expunge.engine.run import run
 from expunge.engine.stream import Batch, Stream
 from expunge.engine.terms import Forward

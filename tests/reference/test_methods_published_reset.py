@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from conftest import CLASSES, make_context, trained_net
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.loop import run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.run import run
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Forward, Progress

@@ -16,9 +16,9 @@ from expunge.engine.context import Context
 from expunge.engine.derivatives import fisher_diagonal, gradient
 from expunge.engine.edits import Edit
 from expunge.engine.kernels import kl
+from expunge.engine.loop import run_phase
 from expunge.engine.measure import mean_loss
 from expunge.engine.parameters import dot, norm
-from expunge.engine.phase import run_phase
 from expunge.engine.run import run
 from expunge.engine.stream import Batch
 from expunge.engine.targets import uniform

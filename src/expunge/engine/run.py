@@ -11,8 +11,9 @@ import torch
 from expunge.engine import divided, parallel
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
+from expunge.engine.loop import Checkpoints, PhaseResult, run_phase
 from expunge.engine.method import Addon, Method, Steps
-from expunge.engine.phase import Checkpoints, Phase, PhaseResult, run_phase
+from expunge.engine.phase import Phase
 from expunge.errors import BadInput, NotApplicable
 
 

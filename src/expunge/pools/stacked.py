@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
+from expunge.engine.loop import PhaseResult
 from expunge.engine.order import reading
 from expunge.engine.parameters import modes_kept
-from expunge.engine.phase import Phase, PhaseResult
+from expunge.engine.phase import Phase
 from expunge.engine.run import Outcome
 from expunge.engine.stream import Batch, Stream
 from expunge.engine.terms import Forward, Progress, Term, cross_entropy, smoothed_cross_entropy

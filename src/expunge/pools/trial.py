@@ -11,7 +11,8 @@ from torch import nn
 
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
-from expunge.engine.phase import Phase, run_phase
+from expunge.engine.loop import run_phase
+from expunge.engine.phase import Phase
 from expunge.engine.stream import Stream
 from expunge.pools.stacked import train_together
 from expunge.pools.workplace import Workplace

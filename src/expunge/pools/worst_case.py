@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from expunge.engine.context import Context
+from expunge.engine.loop import run_phase
 from expunge.engine.phase import Phase
-from expunge.engine.run import run_phase
 from expunge.engine.stream import Batch, Stream
 from expunge.engine.terms import Forward, Term
 from expunge.engine.update import Optimizer

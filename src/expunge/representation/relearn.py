@@ -17,8 +17,9 @@ from torch import nn
 from expunge.engine import randomness
 from expunge.engine.architecture import Architecture
 from expunge.engine.context import Context
+from expunge.engine.loop import run_phase
 from expunge.engine.parameters import modes_kept
-from expunge.engine.phase import NormPolicy, Phase, run_phase
+from expunge.engine.phase import NormPolicy, Phase
 from expunge.engine.stream import Stream
 from expunge.engine.terms import Progress, Term, cross_entropy
 from expunge.engine.update import Optimizer, sgd

@@ -16,7 +16,7 @@ from torch import Tensor
 from expunge.engine import parallel
 from expunge.engine.context import Context
 from expunge.engine.cost import COUNTS
-from expunge.engine.phase import Checkpoints, PhaseResult
+from expunge.engine.loop import Checkpoints, PhaseResult
 from expunge.runs import atomic_write
 
 _METADATA = "expunge"

@@ -7,8 +7,8 @@ from torch import nn
 
 from expunge.engine.context import Context
 from expunge.engine.gauges import Detail
+from expunge.engine.loop import Checkpoints
 from expunge.engine.method import Method, Steps
-from expunge.engine.phase import Checkpoints
 from expunge.engine.run import Outcome, run
 from expunge.engine.stream import Stream
 from expunge.training.recipe import Recipe
