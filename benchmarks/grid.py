@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from expunge.bench import bench, grid
 from expunge.report import terminal
 
@@ -87,7 +89,7 @@ def main() -> None:
         lambda event: ended.append(event["key"]) if event["event"] == "done" else None, f"out={out / 'calm'}", "evaluate.workers=2"
     )
     for record in calm.records:
-        print(terminal.table(record))
+        Console(width=220).print(terminal.table(record))
     print(f"first call: {seconds:.0f} s, {processor:.0f} s of processor, {len(weights(out / 'calm'))} models, {len(ended)} jobs")
     _, again, processor = run(lambda event: None, f"out={out / 'calm'}", "evaluate.workers=2")
     print(f"second call: {again:.1f} s, {processor:.1f} s of processor")
