@@ -1,5 +1,6 @@
 """The laboratory's mathematics against slow or closed forms, and every study run small."""
 
+import copy
 import json
 
 import numpy as np
@@ -9,13 +10,13 @@ from torch import nn
 
 from expunge import config, registry
 from expunge.attacks import roc
-from expunge.engine.parameters import flat, leaves
+from expunge.engine.parameters import flat, leaves, unflat
 from expunge.errors import BadInput
-from expunge.lab import conduct, directions, figures, influence, page, plane, settings
+from expunge.lab import conduct, directions, figures, influence, page, plane, recomputed, settings
 from expunge.lab.attackers import ATTACKERS, judge
 from expunge.lab.evidence import looks
 from expunge.lab.sets import Hyper, SetTransformer
-from expunge.lab.surface import _losses
+from expunge.lab.surface import Losses
 from expunge.lab.world import World, world_of
 from expunge.progress import Progress
 from expunge.statistics import NotEnoughEvidence
@@ -101,7 +102,12 @@ def test_wrong_words_are_named(words, where):
 def test_a_study_refuses_keys_that_it_does_not_read_and_data_that_does_not_fit(tmp_path):
     with pytest.raises(BadInput, match="^forget: the study hypernetwork does not read it"):
         settings.read("hypernetwork", None, ["forget=random"])
-    cases = {"stream": "lab.methods=[finetune]", "hypernetwork": "data=digits", "boundary": "model=small_cnn", "surface": "model=small_cnn"}
+    cases = {
+        "stream": "lab.methods=[finetune]",
+        "hypernetwork": "data=digits",
+        "boundary": "model=small_cnn",
+        "surface": "model=timm:test_byobnet",
+    }
     for name, word in cases.items():
         study = settings.read(name, None, [word, f"out={tmp_path}"])
         with pytest.raises(BadInput):
@@ -227,7 +233,7 @@ def test_losses_on_the_plane_are_those_of_the_nets():
     batch = next(iter(world.stream("all", index).batches(len(index))))
     with torch.no_grad():
         expected = [float(nn.functional.cross_entropy(model(batch.x), batch.y)) for model in models]
-    assert np.allclose(_losses(world, models[0], span.at(span.places), index), expected, atol=1e-5)
+    assert np.allclose(Losses(world, {"all": index})(models[0], span.at(span.places))["all"], expected, atol=1e-5)
 
 
 def test_filter_normalised_directions_see_no_scale_between_layers():
@@ -244,11 +250,73 @@ def test_filter_normalised_directions_see_no_scale_between_layers():
     surfaces = []
     for model in (net, scaled):
         direction = directions.filter_normalized(model, 0, 0)
-        surfaces.append(_losses(world, model, influence.weights_of(model) + steps * direction, index))
+        surfaces.append(Losses(world, {"all": index})(model, influence.weights_of(model) + steps * direction)["all"])
     assert np.allclose(*surfaces, atol=1e-5)
     plain = torch.randn(len(influence.weights_of(net)), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    unscaled = [_losses(world, model, influence.weights_of(model) + steps * plain, index) for model in (net, scaled)]
+    unscaled = [Losses(world, {"all": index})(model, influence.weights_of(model) + steps * plain)["all"] for model in (net, scaled)]
     assert not np.allclose(*unscaled, atol=1e-2), "directions that are not scaled do see it"
+
+
+class Normed(nn.Module):
+    """Convolution, BatchNorm, ReLU, and a linear head: small enough to compute by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)
+        self.linear, self.last = nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False)
+
+    def forward(self, x):
+        return self.last(self.linear(torch.relu(self.norm(self.convolution(x))).mean((2, 3))))
+
+
+def test_recomputed_statistics_are_those_of_a_pass_over_the_references_at_each_place():
+    """The reference is torch's own: statistics gathered anew over the references as one batch, then evaluation mode."""
+    made = torch.manual_seed(0)
+    model = Normed().double()
+    known, x = torch.randn(9, 1, 6, 6, dtype=torch.float64, generator=made), torch.randn(5, 1, 6, 6, dtype=torch.float64, generator=made)
+    rows = influence.weights_of(model) + 0.3 * torch.randn(4, len(influence.weights_of(model)), dtype=torch.float64, generator=made)
+    found = recomputed.answers_at(model, rows, known, x)
+    for row, logits in zip(rows, found, strict=True):
+        moved = copy.deepcopy(model)
+        with torch.no_grad():
+            for name, value in unflat(row, leaves(moved)).items():
+                leaves(moved)[name].copy_(value)
+        torch.optim.swa_utils.update_bn([known], moved)
+        assert np.allclose(logits, moved.eval()(x).detach().numpy(), atol=1e-6)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "the net itself stays as it is"
+
+
+def test_surfaces_of_nets_with_batchnorm_see_no_scale_before_it():
+    """A filter ten times as long before BatchNorm computes the same; with running statistics of one place the surface would differ."""
+    experiment = config.resolve(config.read(None, ["data=digits", "data.train_limit=60", "model=small_cnn", "model.width=4"]))
+    world, index = world_of(experiment), np.arange(40)
+    net, scaled = world.new(0), world.new(0)
+    with torch.no_grad():
+        for module in scaled.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.mul_(10)
+                assert module.bias is None
+    steps = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    surfaces = [
+        Losses(world, {"all": index}, references)(model, influence.weights_of(model) + steps * directions.filter_normalized(model, 0, 0))[
+            "all"
+        ]
+        for references in (np.arange(40, 60), None)
+        for model in (net, scaled)
+    ]
+    assert np.ptp(surfaces[0]) > 0.01 and np.allclose(surfaces[0], surfaces[1], atol=1e-3)
+    assert not np.allclose(surfaces[2], surfaces[3], atol=1e-2), "with the statistics of another place it is seen"
+
+
+def test_a_surface_of_a_net_with_batchnorm_says_what_its_statistics_are(tmp_path):
+    words = ["model=small_cnn", "model.width=4", "lab.grid=5", "lab.examples=20", "lab.references=40", "train.epochs=1", "method.epochs=1"]
+    study = settings.read("surface", None, [*words, "data.train_limit=300", f"out={tmp_path}"])
+    found = study.lab.run(study.experiment, lambda event: None)
+    assert found["statistics"]["examples"] == 40 and np.isfinite(found["statistics"]["own"]["forget"]).all()
+    sheet = study.lab.sheet(found)
+    assert "takes its statistics anew at every place, from 40 retained examples" in sheet.findings[-1]
+    assert ("BatchNorm", "statistics of 40 retained examples at every place") in sheet.facts
 
 
 def test_a_filter_of_the_direction_is_as_long_as_the_nets_own_and_biases_stay():

@@ -16,6 +16,9 @@ from expunge.data.names import Names
 from expunge.data.source import LoaderSource, TensorSource
 from expunge.errors import BadInput
 
+MOST_CLASSES = 100_000
+"""Classes without names that may be more than there are examples."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -245,7 +248,7 @@ def from_source(
         BadInput: a label beyond the class names, or moments of another length than there are channels.
     """
     needed = int(source.labels.max()) + 1
-    class_names = class_names or tuple(map(str, range(needed)))
+    class_names = class_names or numbered(needed - 1, len(source.labels), "data.y")
     if needed > len(class_names):
         raise BadInput("data", f"found the label {needed - 1}, but there are {len(class_names)} class names.")
     if mean is None or std is None:
@@ -257,6 +260,23 @@ def from_source(
     if fingerprint is None:
         fingerprint = source.fingerprint() if isinstance(source, TensorSource) else _label_fingerprint(source)
     return Data(name, source, train_size, tuple(class_names), tuple(mean), tuple(std), source.input_shape, fingerprint)
+
+
+def numbered(largest: int, examples: int, where: str) -> tuple[str, ...]:
+    """Return names of classes that have none: their numbers from 0.
+
+    Args:
+        largest: number of a class that there is.
+        examples: how many there are.
+        where: the field, for the error.
+
+    Raises:
+        BadInput: many more classes than examples: the numbers are something else, such as identifiers.
+    """
+    if largest >= max(MOST_CLASSES, examples):
+        found = f"found the label {largest}, which would make {largest + 1} classes for {examples} examples."
+        raise BadInput(where, found, "Number the classes from 0 without large gaps, or give their names.")
+    return tuple(map(str, range(largest + 1)))
 
 
 def _label_fingerprint(source: LoaderSource) -> str:

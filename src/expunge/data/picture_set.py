@@ -21,6 +21,8 @@ from expunge.data.source import LoaderSource
 from expunge.errors import BadInput
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DECODED = 2
+"""Of how pictures are decoded: another number has them converted again."""
 SMALLEST_CUT = 0.08
 """Smallest share of a picture's area that is cut out while training with crop=resized."""
 
@@ -193,7 +195,7 @@ class PictureDataset(Dataset):
 
         root = self.folder_of_converted()
         chosen = hashlib.sha256(
-            f"{listing.raw.stamp()} {self.central} {listing.class_names}".encode() + listing.labels.tobytes()
+            f"{DECODED} {listing.raw.stamp()} {self.central} {listing.class_names}".encode() + listing.labels.tobytes()
         ).hexdigest()
         name = f"{root.name}-{len(listing.labels)}-{self.size}px"
         arrays, _ = converted(name, self.cache, root, [], read, chosen)

@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,8 +15,13 @@ from expunge.data.names import Names
 from expunge.engine import randomness
 from expunge.errors import BadInput
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Endings of files that are taken for pictures, in lower case; those of torchvision."""
+SIXTEEN_BITS = ("PNG", "PPM")
+"""Formats whose integer pixels Pillow may hold in 32 bits, with 65535 for white."""
 
 
 class Raw(Protocol):
@@ -50,9 +55,13 @@ class Files:
     Args:
         root: the folder that names are relative to.
         names: of the files.
+
+    Raises:
+        BadInput: a name leads out of the folder: lists come with a data set, and what they name is read.
     """
 
     def __init__(self, root: Path, names: Names):
+        _check_inside(names)
         self.root, self.names = root, names
 
     def __len__(self) -> int:
@@ -81,6 +90,18 @@ class Files:
     def digests(self, cache: Path) -> np.ndarray:
         """Return a digest of each file's content; see `expunge.data.contents.digests`."""
         return contents.digests(self.root, self.names, cache)
+
+
+def _check_inside(names: Names) -> None:
+    starts = np.append(np.zeros(1, dtype=np.int64), names.ends)  # and the end, behind which there is nothing
+    absolute = (names.bytes[starts[starts < len(names.bytes)]] == ord("/")).any()
+    if not absolute and b".." not in names.bytes.tobytes():  # without a text for each of a million names
+        return
+    odd = next((name for name in names if name.startswith("/") or ".." in name.split("/")), None)
+    if odd is not None:
+        raise BadInput(
+            "data.root", f"{odd[:80]!r} leads out of the folder of the data set.", "Mend the list that names it, or get it again."
+        )
 
 
 class Box(NamedTuple):
@@ -183,7 +204,7 @@ class Cut(NamedTuple):
 def decode(
     content: bytes, size: int, central: float = 1.0, cut: Cut | None = None, where: str | Callable[[], str] = "the picture"
 ) -> np.ndarray:
-    """Return a picture as uint8 ``[size, size, 3]``.
+    """Return a picture as uint8 ``[size, size, 3]``; one of 16 bits a pixel is divided by 257, so that white stays white.
 
     Args:
         content: an encoded picture.
@@ -193,7 +214,7 @@ def decode(
         where: what the picture is called in errors; or a function that returns it.
 
     Raises:
-        BadInput: not a picture, or damaged.
+        BadInput: not a picture, or damaged, or pixels of which nothing says which value is white.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -206,11 +227,29 @@ def decode(
             opened.draft("RGB", (math.ceil(width * needed / (box.right - box.left)), math.ceil(height * needed / (box.bottom - box.top))))
             across, down = opened.size[0] / width, opened.size[1] / height
             part = (box.left * across, box.top * down, box.right * across, box.bottom * down)
-            return np.array(opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=part))
+            return np.array(in_colour(opened).resize((size, size), Image.Resampling.BILINEAR, box=part))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         named = where() if callable(where) else where
         found = "it is none, or damaged" if isinstance(error, UnidentifiedImageError) else error
         raise BadInput("data.root", f"{named} cannot be read as a picture: {found}.", "Delete or replace it.") from None
+
+
+def in_colour(opened: "Image.Image") -> "Image.Image":
+    """Return an opened picture in colour, eight bits a channel; Pillow's own conversion cuts 16-bit greys off at 255.
+
+    Raises:
+        ValueError: pixels of 32 bits or floating point.
+        OSError: it is damaged.
+    """
+    from PIL import Image
+
+    if opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format in SIXTEEN_BITS):
+        grey = np.asarray(opened).astype(np.uint32)
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if opened.mode in ("I", "F"):
+        kind = "floating point" if opened.mode == "F" else "of 32 bits"
+        raise ValueError(f"its pixels are {kind}, and nothing says which value is white; write it with 8 or 16 bits")
+    return opened.convert("RGB")
 
 
 def _central(width: int, height: int, central: float) -> Box:

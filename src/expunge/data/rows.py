@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ class Rows:
         names: keys of the rows.
         table: number of the table of each row, int32 ``[n]``.
         place: its place there, int64 ``[n]``.
+        roots: folders in which pictures may lie that a table names by their path; a relative path starts at the first.
     """
 
-    def __init__(self, tables: Sequence[Any], column: str, names: Names, table: np.ndarray, place: np.ndarray):
-        self.tables, self.column, self.names, self.table, self.place = tables, column, names, table, place
+    def __init__(self, tables: Sequence[Any], column: str, names: Names, table: np.ndarray, place: np.ndarray, roots: Sequence[Path] = ()):
+        self.tables, self.column, self.names, self.table, self.place, self.roots = tables, column, names, table, place, roots
 
     def __len__(self) -> int:
         return len(self.names)
@@ -37,11 +39,11 @@ class Rows:
     def read(self, position: int) -> bytes:
         """Return the encoded picture."""
         row = self.tables[int(self.table[position])][int(self.place[position])]
-        return encoded(row[self.column], self.names[position])
+        return encoded(row[self.column], self.names[position], self.roots)
 
     def take(self, positions: np.ndarray) -> "Rows":
         """Return some of the rows."""
-        return Rows(self.tables, self.column, self.names.take(positions), self.table[positions], self.place[positions])
+        return Rows(self.tables, self.column, self.names.take(positions), self.table[positions], self.place[positions], self.roots)
 
     def stamp(self) -> str:
         """Return a hash of what the tables are made of, with sizes and times, and of which rows are chosen."""
@@ -62,7 +64,7 @@ class Rows:
 
         def make() -> dict[str, np.ndarray]:
             only = table.select_columns([self.column])
-            digests = b"".join(digest(encoded(value, "a row")) for rows in only.iter(AT_ONCE) for value in rows[self.column])
+            digests = b"".join(digest(encoded(value, "a row", self.roots)) for rows in only.iter(AT_ONCE) for value in rows[self.column])
             return {"digests": np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)}
 
         return kept_arrays(cache / f"table-{name}.npz", f"{state} {self.column}", newest_ns, make)["digests"].view(DIGEST).reshape(-1)
@@ -77,17 +79,17 @@ def _state(table: Any) -> tuple[str, int]:
     return repr(([str(path) for path in paths], found.sizes.tolist(), found.times.tolist(), table._fingerprint)), int(found.times.max())
 
 
-def encoded(value: Any, name: str) -> bytes:
-    """Return an encoded picture from what a table holds: bytes, or the path of a file.
+def encoded(value: Any, name: str, roots: Sequence[Path] = ()) -> bytes:
+    """Return an encoded picture from what a table holds: bytes, or the path of a file under one of the roots.
 
     Raises:
-        BadInput: neither.
+        BadInput: neither, or a path that leads elsewhere: tables are downloaded, and what they name is read.
     """
     if isinstance(value, dict) and value.get("bytes") is not None:
         return value["bytes"]
     if isinstance(value, dict) and value.get("path"):
         try:
-            return Path(value["path"]).read_bytes()
+            return _inside(value["path"], name, roots).read_bytes()
         except OSError as error:
             raise BadInput("data.root", f"the picture of {name} cannot be read: {error}.", "Restore it.") from None
     if isinstance(value, bytes):
@@ -97,3 +99,12 @@ def encoded(value: Any, name: str) -> bytes:
         value.save(held, "PNG")
         return held.getvalue()
     raise BadInput("data.image", f"{name} holds {type(value).__name__}, no picture.", "Set data.image to the picture column.")
+
+
+def _inside(path: str, name: str, roots: Sequence[Path]) -> Path:
+    """Return where a picture lies; links within a root are followed, ``..`` is not."""
+    place = Path(os.path.normpath(Path(roots[0]).absolute() / path)) if roots else Path(path)
+    if any(place.is_relative_to(os.path.normpath(Path(root).absolute())) for root in roots):
+        return place
+    remedy = "Write the pictures themselves into the table: `save_to_disk` and `to_parquet` of the library datasets do."
+    raise BadInput("data.image", f"the picture of {name} lies outside the data set: {path!r}.", remedy)

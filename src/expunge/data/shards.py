@@ -94,10 +94,11 @@ def index(path: Path, cache: Path, label: str) -> Contents:
         label: ending of the file with a sample's label, ``cls``; or ``json:FIELD``.
 
     Raises:
-        BadInput: not such a file, a sample without picture or label, or without any sample.
+        BadInput: not such a file, or cut off or damaged; members that cannot be read in place; a sample without picture or label, or with
+            two; or no sample.
     """
     found = states_of([path])
-    state = f"2 {label} {found.sizes[0]} {found.times[0]}"
+    state = f"3 {label} {found.sizes[0]} {found.times[0]}"
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     kept = kept_arrays(cache / f"shard-{name}.npz", state, int(found.times[0]), lambda: _arrays(_scan(path, label)))
     names, labels = (Names.of_arrays(kept[f"{part}_bytes"], kept[f"{part}_ends"]) for part in ("names", "labels"))
@@ -116,8 +117,9 @@ def _scan(path: Path, label: str) -> Contents:
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
-                if not member.isfile():
+                if member.isdir():
                     continue
+                _check_member(member, path)
                 key, suffix = split_name(member.name)
                 opened = shard.extractfile(member)
                 assert opened is not None
@@ -127,12 +129,38 @@ def _scan(path: Path, label: str) -> Contents:
                     content = opened.read()
                     samples.setdefault(key, {}).update(start=member.offset_data, size=member.size, digest=digest(content))
                 elif suffix == ending:
+                    if "label" in samples.get(key, {}):
+                        raise BadInput(str(path), f"the sample {key!r} has two labels.", "Write the shard again.")
                     samples.setdefault(key, {})["label"] = _label(opened.read(), field, path, key)
+            end = shard.offset
+        _check_end(path, end)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise BadInput(
             str(path), f"is no uncompressed tar file, or is damaged: {error}.", "Unpack it with gunzip, or get it again."
         ) from None
     return _contents(samples, path, ending)
+
+
+def _check_member(member: tarfile.TarInfo, path: Path) -> None:
+    """Refuse what is no plain file: its content does not lie where it is listed, and leaving it out would lose a sample in silence."""
+    kind = "sparse" if member.issparse() else "a link" if member.islnk() or member.issym() else "" if member.isfile() else "no file"
+    if kind:
+        remedy = "Write the shard again from plain files (tar without --sparse, and with --dereference --hard-dereference)."
+        raise BadInput(str(path), f"the member {member.name!r} is {kind}.", remedy)
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Refuse a shard that goes on behind what could be read, or does not end as tar files do: `tarfile` takes either for the end."""
+    with open(path, "rb") as shard:
+        shard.seek(end)
+        first = shard.read(tarfile.BLOCKSIZE)
+        if len(first) < tarfile.BLOCKSIZE:
+            raise BadInput(str(path), "is cut off: the mark at the end of a tar file is missing.", "Get it again.")
+        while first:
+            if first.strip(b"\0"):
+                found = f"has something else than members from byte {end} on: it is damaged there, or several files were joined."
+                raise BadInput(str(path), found, "Get it again; join shards with `tar --concatenate`, or give them one by one.")
+            first = shard.read(1 << 20)
 
 
 def _contents(samples: dict[str, dict[str, Any]], path: Path, ending: str) -> Contents:
@@ -158,7 +186,10 @@ def split_name(name: str) -> tuple[str, str]:
 def _label(content: bytes, field: str, path: Path, key: str) -> str:
     try:
         text = content.decode("utf-8")
-        return str(json.loads(text)[field]) if field else text.strip()
+        found = json.loads(text)[field] if field else text.strip()
+        if not isinstance(found, str | int) or found == "":
+            raise ValueError(f"{found!r} is neither a number nor a name")
+        return str(found)
     except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
         raise BadInput(str(path), f"the label of {key!r} cannot be read: {error!r}.", "Set data.label, for example json:label.") from None
 

@@ -84,10 +84,8 @@ class Capacity(Lab):
         unlearned = [
             world.unlearned(
                 model,
-                world.streams(split),
+                split,
                 seed,
-                kind=split.kind,
-                forget_classes=split.forget_classes,
                 oracle=oracle,
                 model=component,
             )

@@ -1,7 +1,6 @@
 """A study -> its record and its page, in a folder named by all that decides them; what is there is not computed again."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from expunge import runs
 from expunge.config import fingerprint, to_yaml
 from expunge.lab import page
 from expunge.lab.settings import Study
+from expunge.pools import remote
 from expunge.pools.workplace import code_fingerprint
 
 CODE = (
@@ -27,10 +27,10 @@ def conduct(study: Study, progress: Any, command: str = "") -> list[str]:
         progress: see `expunge.progress.Progress`.
         command: for the record.
     """
-    folder = Path(study.experiment.out) / f"lab-{study.lab.name}-{fingerprint(_identity(study))[:12]}"
+    folder = remote.folder_of(study.experiment.out) / f"lab-{study.lab.name}-{fingerprint(_identity(study))[:12]}"
     file = folder / "record.json"
-    runs.check_writable(folder)
-    if not file.is_file():
+    remote.check_writable(folder)
+    if not remote.agree(folder, file.name):
         torch.set_num_threads(study.experiment.evaluate.threads)
         with progress as shown:
             record = _record(study, shown.report, command)
@@ -40,7 +40,8 @@ def conduct(study: Study, progress: Any, command: str = "") -> list[str]:
     record = runs.read_json(file)
     sheet = study.lab.sheet(record["found"])
     page.write(study.lab.title, sheet, record, folder / "page.html")
-    return [*(f"- {finding}" for finding in sheet.findings), f"page: {folder / 'page.html'}", f"record: {file}"]
+    remote.push(folder, anew=True)
+    return [*(f"- {finding}" for finding in sheet.findings), f"page: {remote.shown(folder / 'page.html')}", f"record: {file}"]
 
 
 def _identity(study: Study) -> dict[str, Any]:

@@ -108,10 +108,8 @@ class Discriminator(Lab):
                 models[name] = [
                     world.unlearned(
                         original,
-                        world.streams(split),
+                        split,
                         seed,
-                        kind=split.kind,
-                        forget_classes=split.forget_classes,
                         method=method,
                         oracle=retrained,
                     )

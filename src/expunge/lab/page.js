@@ -37,7 +37,8 @@
     const chart = () => figure.charts[choice ? choice.value : names[0]];
     const frames = () => chart().frames || [];
 
-    function draw() {
+    /* Whatever stands beside the chart is right at once; the chart itself follows when Plotly is unpacked. */
+    async function draw() {
       const width = target.clientWidth;
       const height = figure.ratio ? Math.min(figure.height, Math.max(240, Math.round(width * figure.ratio))) : figure.height;
       target.style.height = `${height}px`;
@@ -46,7 +47,9 @@
         slider.max = frames().length - 1;
         label.textContent = frames()[Number(slider.value)].name;
       }
-      Plotly.react(target, data(), layout(extra(), width, height), {
+      try { await withPlotly(); }
+      catch (error) { target.textContent = error.message; return; }
+      await Plotly.react(target, data(), layout(extra(), width, height), {
         displaylogo: false, displayModeBar: "hover", modeBarButtons: [["toImage"]], toImageButtonOptions: { format: "svg", filename: "expunge-lab" },
       });
     }
@@ -88,7 +91,7 @@
   }
 
   const parts = [...document.querySelectorAll(".figure")].map(prepare);
-  const drawOnce = (part) => { if (!part.drawn) { part.drawn = true; part.draw(); } };
+  const drawOnce = async (part) => { if (!part.drawn) { part.drawn = true; await part.draw(); } };
   const watcher = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) drawOnce(parts.find((part) => part.element === entry.target));
   }, { rootMargin: "900px" });
@@ -103,6 +106,15 @@
     watcher.observe(part.element);
     resized.observe(part.element);
   }
+  /* The rest is drawn while nothing else happens, so that a printed page has all of it. */
+  const idle = window.requestIdleCallback ?? ((act) => setTimeout(act, 60));
+  const rest = async () => {
+    const part = parts.find((held) => !held.drawn);
+    if (!part) return;
+    await drawOnce(part);
+    idle(rest);
+  };
+  idle(rest);
   const redraw = () => parts.filter((part) => part.drawn).forEach((part) => part.draw());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   addEventListener("beforeprint", () => parts.forEach(drawOnce));

@@ -8,12 +8,12 @@ from typing import Any
 
 from expunge.config import to_yaml
 from expunge.lab.lab import Figure, Section, Sheet
-from expunge.report.html import inline_json, policy
+from expunge.report.html import inline_json, packed, plotly, policy, with_plotly
 from expunge.runs import atomic_write
 
 
 def write(title: str, sheet: Sheet, record: dict[str, Any], path: Path) -> None:
-    """Write the page as a single file of about 5 MB, most of it Plotly's JavaScript; it loads nothing."""
+    """Write the page as a single file of a few MB, most of it Plotly's JavaScript, compressed; it loads nothing."""
     text = render(title, sheet, record)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -21,9 +21,7 @@ def write(title: str, sheet: Sheet, record: dict[str, Any], path: Path) -> None:
 
 def render(title: str, sheet: Sheet, record: dict[str, Any]) -> str:
     """Return the page as text; a content security policy in its head forbids every script but its own two, and every request."""
-    from plotly.offline import get_plotlyjs
-
-    scripts = [get_plotlyjs().replace("\r\n", "\n"), _text("page.js")]
+    script = with_plotly(_text("page.js"))
     figures = [item for section in sheet.sections for item in section.content if isinstance(item, Figure)]
     return _template().render(
         title=title,
@@ -34,8 +32,9 @@ def render(title: str, sheet: Sheet, record: dict[str, Any]) -> str:
         provenance=_provenance(record),
         config=to_yaml(record["config"]),
         style=_text("page.css"),
-        scripts=scripts,
-        policy=policy(scripts),
+        script=script,
+        plotly=packed(plotly()),
+        policy=policy([plotly(), script]),
     )
 
 

@@ -117,7 +117,7 @@ class World:
     def unlearned(
         self,
         original: nn.Module,
-        streams: dict[str, Stream],
+        request: Split | dict[str, Stream],
         seed: int,
         *,
         kind: str = "random",
@@ -131,10 +131,10 @@ class World:
 
         Args:
             original: is not changed.
-            streams: what there is: forget, and as it is needed retain and validation.
+            request: a split, or streams of what there is: forget, and as it is needed retain and validation.
             seed: of the unlearning.
-            kind: of the request: random, class or subclass.
-            forget_classes: that are forgotten as a whole.
+            kind: of the request if it is not a split: random, class or subclass.
+            forget_classes: that are forgotten as a whole, if it is not a split.
             method: the experiment's by default, with its add-ons.
             oracle: a retrained model, for methods that imitate one.
             watch: is shown the model with every event, such as the end of an epoch.
@@ -145,6 +145,10 @@ class World:
             BadInput: data that it needs is missing.
             Diverged: losses or weights stopped being finite.
         """
+        if isinstance(request, Split):
+            streams, kind, forget_classes = self.streams(request), request.kind, request.forget_classes
+        else:
+            streams = request
         made, experiment = copy.deepcopy(original), self.experiment
         chosen, addons = (experiment.method, experiment.addons) if method is None else (method, ())
         artefacts = ["recipe"] + (["oracle"] if oracle is not None else [])

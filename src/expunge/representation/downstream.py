@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expunge.data.pictures import in_colour
 from expunge.errors import BadInput, nearest
 from expunge.representation.neighbors import Downstream, fixed_split, resized
 
@@ -164,7 +165,8 @@ def _picture(path: Path) -> np.ndarray:
     from PIL import Image
 
     try:
-        return np.array(Image.open(path).convert("RGB"))
+        with Image.open(path) as opened:
+            return np.array(in_colour(opened))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadInput("evaluate.downstream", f"{path} is no picture: {error}.", "Mend it or take it away.") from None
 

@@ -86,7 +86,7 @@ def read_list(path: Path) -> list[tuple[str, int]]:
     found = []
     for number, line in enumerate(read_lines(path), 1):
         file, _, label = line.strip().rpartition(" ")
-        if line.strip() and (file.count("/") < 2 or not label.isdecimal()):
+        if line.strip() and (file.count("/") < 2 or not (label.isdecimal() and len(label) < 10)):
             raise BadInput("data.root", f"{path}, line {number}: expected DOMAIN/CLASS/FILE NUMBER, got {line[:60]!r}.", "Get it again.")
         if file:
             found.append((file, int(label)))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from expunge.config import Flag, Text, hyper
+from expunge.data.dataset import numbered
 from expunge.data.names import Names
 from expunge.data.official import cache_folder
 from expunge.data.picture_set import Listing, PictureDataset
@@ -52,7 +53,7 @@ class Huggingface(PictureDataset):
         rows = [np.arange(len(table)) for table in tables]
         table = np.repeat(np.arange(2, dtype=np.int32), [len(part) for part in rows])
         names = Names(name for table, part in zip(tables, ("train", "test"), strict=True) for name in self._names(table, part))
-        return Listing(Rows(tables, image, names, table, np.concatenate(rows)), labels, len(rows[0]), class_names)
+        return Listing(Rows(tables, image, names, table, np.concatenate(rows), self._roots()), labels, len(rows[0]), class_names)
 
     def folder(self) -> Path:
         """Return the root, which need not be a folder."""
@@ -91,6 +92,14 @@ class Huggingface(PictureDataset):
                 "data.root", f"there is no folder {name}.", "Write data.download=true to take it for a name of the Hugging Face hub."
             )
         return dict(library.load_dataset(name, revision=self.revision, cache_dir=self._library_cache()))
+
+    def _roots(self) -> tuple[Path, ...]:
+        """Return the folders in which pictures may lie that a table names by their path: its own, and where the library puts downloads."""
+        config = _library().config
+        given = [self.folder(), self.cache] if self.folder().is_dir() else [self.cache]
+        return tuple(
+            Path(root) for root in (*given, config.HF_CACHE_HOME, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH) if root
+        )
 
     def _library_cache(self) -> str | None:
         return None if self.cache is None else str(self.cache)
@@ -155,12 +164,14 @@ def _labels(parts: dict[str, Any], column: str) -> tuple[np.ndarray, tuple[str, 
     known = [getattr(table.features[column], "names", None) for table in parts.values()]
     every = [value for part in values.values() for value in part]
     if known[0] is None and all(isinstance(value, int) for value in every):
-        return np.array(every, dtype=np.int64), tuple(map(str, range(max(every, default=-1) + 1)))
+        return np.array(every, dtype=np.int64), numbered(max(every, default=-1), len(every), "data.label")
     names = known[0] or sorted(set(map(str, every)))
     number = {name: place for place, name in enumerate(names)}
     found = []
     for own, (part, given) in zip(known, values.items(), strict=True):
-        for value in given:
+        for row, value in enumerate(given):
+            if own and isinstance(value, int) and value >= len(own):
+                raise BadInput("data.label", f"{part} row {row} has the label {value}, and there are {len(own)} class names.")
             name = (own or names)[value] if isinstance(value, int) and value < len(own or names) else str(value)
             if name not in number:
                 raise BadInput("data.label", f"the {part} rows have the class {name!r}, which the training rows have not.")
@@ -174,4 +185,8 @@ def _given(part: str, column: Iterable[Any]) -> list[Any]:
         if value is None or (isinstance(value, int) and value < 0):
             problem = "has no label" if value is None else f"has the label {value}"
             raise BadInput("data.label", f"{part} row {row} {problem}.", "Choose a split whose rows are all labelled.")
+        if not isinstance(value, int | str) or value == "":
+            raise BadInput(
+                "data.label", f"{part} row {row} has the label {value!r}, which is no class.", "Name a column of numbers or names."
+            )
     return values

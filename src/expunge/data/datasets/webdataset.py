@@ -5,10 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from expunge.config import Text, hyper
+from expunge.data.dataset import numbered
 from expunge.data.names import Names
 from expunge.data.picture_set import Listing, PictureDataset, read_lines
 from expunge.data.shards import index, join
 from expunge.errors import BadInput
+
+DIGITS = 18
+"""Of the number of a class that are looked at: no more fit 64 bits, and fewer are too many already."""
 
 
 class Webdataset(PictureDataset):
@@ -72,7 +76,7 @@ def number_labels(labels: Names, file: Path | None) -> tuple[np.ndarray, tuple[s
         file: a text file with a class name a line.
 
     Raises:
-        BadInput: a label that the file does not have, or a negative one.
+        BadInput: a label that the file does not have, a negative one, or one that is too large for the number of a class.
     """
     given = [line.strip() for line in read_lines(file, "data.class_names") if line.strip()] if file else []
     distinct = sorted(set(labels))
@@ -80,8 +84,8 @@ def number_labels(labels: Names, file: Path | None) -> tuple[np.ndarray, tuple[s
     if negative is not None:
         raise BadInput("data.label", f"numbers of classes count from 0, and there is the label {negative!r}.", "Leave such samples out.")
     if all(label.isdecimal() for label in distinct):
-        numbers = {label: int(label) for label in distinct}
-        class_names = given or [str(number) for number in range(max(numbers.values()) + 1)]
+        numbers = {label: int(label[:DIGITS]) for label in distinct}
+        class_names = given or list(numbered(max(numbers.values()), len(labels), "data.label"))
     else:
         class_names = given or distinct
         numbers = {name: number for number, name in enumerate(class_names)}
