@@ -18,6 +18,7 @@ from expunge.engine import run as engine
 from expunge.engine.context import Context
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput
+from expunge.tracking.calls import followed
 
 Choice = str | Mapping[str, Any] | Component
 """A registry name, a mapping with ``name`` and fields, or a component."""
@@ -54,6 +55,7 @@ def unlearn(
     head: str | None = None,
     inplace: bool = False,
     report: Callable[[dict[str, Any]], None] | None = None,
+    track: Choice | Sequence[Choice] = (),
     **hyperparameters: Any,
 ) -> Unlearned:
     """Return a model from which the influence of some training data has been removed.
@@ -76,6 +78,7 @@ def unlearn(
         head: name of the layer that makes the logits, where it cannot be found.
         inplace: write the new weights into ``model`` as well.
         report: called with one mapping for each event.
+        track: one tracker or several, such as ``mlflow``, that are told while it runs; ``expunge list trackers`` shows what there is.
         hyperparameters: fields of the method, for example ``lr=0.02``.
 
     Raises:
@@ -99,36 +102,38 @@ def unlearn(
     if isinstance(addons, str | Mapping | Component):
         raise BadInput("addons", f"expected a list, got {addons!r}.", "Write addons=[...].")
     extra = [_component("addons", addon, f"addons.{_name_of(addon)}") for addon in addons]
+    trackers = _trackers(track)
     artefacts = [name for name, value in (("recipe", recipe), ("oracle", oracle)) if value is not None]
     engine.check(chosen, extra, kind=found, streams=tuple(streams), artefacts=artefacts)
-    context = Context(
-        work,
-        streams,
-        needs=set(chosen.needs).union(*(addon.needs for addon in extra)),
-        seed=seed,
-        num_classes=num_classes,
-        forget_classes=classes,
-        kind=found,
-        initialise=initialise,
-        recipe=None if recipe is None else _component("recipes", recipe, "recipe"),
-        oracle=oracle,
-        head=head,
-        report=report,
-    )
-    outcome = engine.run(context, chosen, extra)
-    if inplace:
-        model.load_state_dict(work.state_dict())
-    record = {
+    record: dict[str, Any] = {
         "method": chosen.tree(),
         "addons": [addon.tree() for addon in extra],
         "seed": seed,
         "kind": found,
         "sizes": {name: len(stream) for name, stream in streams.items()},
         "duplicates": copies,
-        "phases": outcome.phases,
-        "cost": outcome.cost,
     }
-    return Unlearned(model if inplace else work, record)
+    with followed(trackers, "unlearn", chosen.name, {**record, "device": target.type}, report) as call:
+        context = Context(
+            work,
+            streams,
+            needs=set(chosen.needs).union(*(addon.needs for addon in extra)),
+            seed=seed,
+            num_classes=num_classes,
+            forget_classes=classes,
+            kind=found,
+            initialise=initialise,
+            recipe=None if recipe is None else _component("recipes", recipe, "recipe"),
+            oracle=oracle,
+            head=head,
+            report=call.report,
+            detail=call.detail,
+        )
+        outcome = engine.run(context, chosen, extra)
+        call.end(work, outcome.cost)
+    if inplace:
+        model.load_state_dict(work.state_dict())
+    return Unlearned(model if inplace else work, {**record, "phases": outcome.phases, "cost": outcome.cost})
 
 
 def train(
@@ -140,6 +145,7 @@ def train(
     device: str | torch.device | None = None,
     checkpoint: Path | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
+    track: Choice | Sequence[Choice] = (),
     **hyperparameters: Any,
 ) -> dict[str, Any]:
     """Train a model in place by a recipe, and return phases, losses and cost.
@@ -152,6 +158,7 @@ def train(
         device: where to compute; the model's own device if None.
         checkpoint: a file that keeps the state after each epoch; a run that finds it goes on from there.
         report: called with one mapping for each event.
+        track: see `unlearn`.
         hyperparameters: fields of the recipe.
 
     Raises:
@@ -169,7 +176,11 @@ def train(
     _check_examples({"train": stream}, num_classes)
     chosen = _component("recipes", recipe, "recipe", hyperparameters)
     checkpoints = DiskCheckpoints(checkpoint, identity=[chosen.tree(), seed]) if checkpoint is not None else None
-    outcome = run_recipe(model, stream, chosen, seed=seed, num_classes=num_classes, checkpoints=checkpoints, report=report)
+    asked = {"train": chosen.tree(), "seed": seed, "device": target.type}
+    with followed(_trackers(track), "train", chosen.name, asked, report) as call:
+        watched: dict[str, Any] = {"report": call.report, "detail": call.detail}
+        outcome = run_recipe(model, stream, chosen, seed=seed, num_classes=num_classes, checkpoints=checkpoints, **watched)
+        call.end(model, outcome.cost)
     return {"recipe": chosen.tree(), "seed": seed, "phases": outcome.phases, "cost": outcome.cost}
 
 
@@ -344,6 +355,11 @@ def _kind_of(streams: Mapping[str, Stream], kind: str | None) -> tuple[str, tupl
     if kind not in ("class", "random", "subclass"):
         raise BadInput("kind", f"got {kind!r}.", "Allowed: class, random, subclass.")
     return kind, tuple(sorted(whole)) if kind == "class" else ()
+
+
+def _trackers(track: Choice | Sequence[Choice]) -> tuple[Any, ...]:
+    chosen: Sequence[Choice] = [track] if isinstance(track, str | Mapping | Component) else track
+    return tuple(_component("trackers", one, f"track.{_name_of(one)}") for one in chosen)
 
 
 def _name_of(choice: Choice) -> str:

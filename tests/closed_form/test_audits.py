@@ -471,6 +471,30 @@ def test_the_promised_power_is_the_share_of_pools_that_are_noticed():
     assert np.mean(promised) == pytest.approx(np.mean(noticed), abs=0.12)
 
 
+def test_a_dose_that_one_test_notices_may_be_missed_among_many():
+    """A verdict over m tests asks the smallest p-value to be below 5 % / m, and counts over few divisions never are."""
+    control, reference = panel(10, 60, 1), panel(10, 60, 2)
+    leak = Panel({"forget": panel(10, 60, 3).of("forget") + np.float32(0.22)}, {})
+    found = doses.dose_response(audit("example_auc"), {0.0: control, 1.0: leak}, reference, {}, tests=20)
+    assert found["power"][1] > 0.8 > found["adjusted"]["power"][1] > 0 and found["adjusted"]["power"][0] == pytest.approx(0.05 / 20)
+    assert found["detectable"] == 1.0 and found["adjusted"]["detectable"] is None and found["adjusted"]["tests"] == 20
+    single = doses.dose_response(audit("example_auc"), {0.0: control, 1.0: leak}, reference, {})
+    assert single["adjusted"]["power"] == single["power"] == found["power"]
+    few = {share: Panel({"forget": panel(4, 60, 5).of("forget") + np.float32(9 * share)}, {}) for share in (0.0, 1.0)}
+    hopeless = doses.dose_response(audit("example_auc"), few, panel(4, 60, 6), {}, tests=20)
+    assert hopeless["power"][1] > 0.99 and hopeless["adjusted"] == {"tests": 20, "power": [0.0, 0.0], "detectable": None}
+
+
+def test_powers_of_metrics_follow_the_level():
+    drawn = np.random.default_rng(0).normal(size=16)
+    shares, values = np.repeat([0.0, 1.0], 8), drawn + np.repeat([0.0, 3.0], 8)
+    zero, leak = values[:8], values[8:]
+    for level in (0.95, 0.9975):
+        edge = zero.mean() + stats.t.ppf((1 + level) / 2, 7) * zero.std(ddof=1) * np.sqrt(1 / 4 + 1 / 8)
+        expected = stats.norm.sf(edge, leak.mean(), leak.std(ddof=1) / 2)
+        assert dose.powers(shares, values, 4, level, "above")[1].tolist() == pytest.approx([1 - level, expected])
+
+
 def test_doses_are_followed_and_the_smallest_is_found():
     made = np.random.default_rng(0)
     panels = {}

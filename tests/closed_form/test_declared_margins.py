@@ -20,6 +20,8 @@ METRICS = ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "loss_auc"
 AUDITS = ("set_classifier", "example_auc")
 MARGINS = {"set_classifier": 0.18, "example_auc": 0.03, "RA": 1.0, "TA": 1.0, "retain_only_relearning": 1.0, "UA": 2.0, "loss AUC": 0.02}
 """Declared in all simulations: points of accuracy and areas under a curve."""
+EARLY = {"time": "2026-11-20T12:48:02+00:00", "models": {"there": 0, "of": 64}, "before": []}
+"""What a record says about margins that were declared before anything was there."""
 SIZES = {"forget": 100, "retain": 1000, "test": 1000, "unseen": 500}
 
 
@@ -70,7 +72,8 @@ def record(seed: int, models: int, law: dict[str, float], margins: dict[str, flo
     for each in table["rows"]:
         each["verdict"] = tables.verdict(each, audits.tests(found, each["name"]))
     request = {"seeds": models, "tier": "rigorous", "margins": declared.resolve(margins)}
-    return {"table": table, "audits": found, "doses": noticed(models), "request": request, "cost": {}}
+    held = {"table": table, "audits": found, "doses": noticed(models), "request": request, "cost": {}}
+    return {**held, "declared": {"m": EARLY if margins else None}}
 
 
 @cache
@@ -79,7 +82,12 @@ def noticed(models: int) -> dict:
     world = World(1000)
     held = [audits.panel(world.views(models, kept=share)) for share in (0.0, 0.1, 1.0)]
     doses, audit = dict(zip((0.0, 0.1, 1.0), held, strict=True)), registry.find("audits", "set_classifier")()
-    return {audit.name: dose_response(audit, doses, audits.panel(world.views(models)), world.labels)}
+    return {audit.name: dose_response(audit, doses, audits.panel(world.views(models)), world.labels, tests=7)}
+
+
+@cache
+def perfect() -> dict:
+    return record(0, 64, {}, MARGINS)
 
 
 def claimed(law: dict[str, float], margins: dict[str, float], models: int, runs: int, first: int = 0) -> float:
@@ -90,12 +98,31 @@ def claimed(law: dict[str, float], margins: dict[str, float], models: int, runs:
 
 
 def test_a_perfect_method_matches_within_declared_margins_and_says_which():
-    found = record(0, 64, {}, MARGINS)
+    found = perfect()
     card = headline.card(found, "m")
     assert card.claim == "matches retraining", card.unmet
     assert card.sentence.startswith("It matches retraining within the declared margins (set classifier AUC ± 0.18, per-example AUC ± 0.03")
     assert "RA ± 1 %" in card.sentence and len(card.declared) == 7 and all(each.shown for each in card.declared)
+    assert card.sentence.endswith("; declared on 2026-11-20 at 12:48 UTC, before any result of the method was in this store).")
     assert headline.card(found, "original").claim == "not claimed"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"models": {"there": 3, "of": 64}}, "declared when 3 of its 64 models were there: chosen after results, they do not count"),
+        ({"before": [{"time": "2026-11-19T08:00:00+00:00", "margins": {}}]}, "evaluated without margins on 2026-11-19 at 08:00 UTC"),
+        (
+            {"before": [{"time": "2026-11-19T08:00:00+00:00", "margins": {"loss_auc": 0.01}}]},
+            "evaluated with loss_auc ± 0.01 on 2026-11-19",
+        ),
+        (None, "it is not known whether its margins were declared before its results were there"),
+    ],
+)
+def test_margins_that_were_chosen_after_results_do_not_count(changed, words):
+    found = {**perfect(), "declared": {"m": None if changed is None else EARLY | changed}}
+    card = headline.card(found, "m")
+    assert card.claim == "not claimed" and len(card.unmet) == 1 and words in card.sentence
 
 
 @pytest.mark.parametrize("law", [{"kept": 0.1}, {"damage": 0.15}], ids=["a tenth is left", "accuracy is lost"])
@@ -119,6 +146,16 @@ def test_how_often_it_is_claimed():
     assert perfect >= 0.7 and leaking == 0 and damaged == 0 and bare < perfect
 
 
+def test_a_dose_that_one_test_alone_notices_is_not_enough_for_a_claim():
+    found = perfect()
+    held = found["doses"]["set_classifier"]
+    missed = {**held, "adjusted": {"tests": 7, "power": [0.0] * 3, "detectable": None}}
+    card = headline.card({**found, "doses": {"set_classifier": missed}}, "m")
+    assert card.unmet == ("it is not shown that a leak of 10 % of the forget set would be noticed among 7 tests (evaluate.doses)",)
+    assert "one such test alone" in card.power and "10 % of the forget set left in, or more. As one of the 7 tests" in card.power
+    assert headline.power(found).count("10 % of the forget set left in") == 2
+
+
 def test_margins_by_name_or_head_and_nothing_else():
     assert declared.resolve({"UA": 1.0, "loss_auc": 0.02, "per-example AUC": 0.01}) == {
         "unlearning_accuracy": 1.0,
@@ -129,6 +166,9 @@ def test_margins_by_name_or_head_and_nothing_else():
         declared.resolve({"lossauc": 1.0})
     with pytest.raises(BadInput, match="declared twice"):
         declared.resolve({"UA": 1.0, "unlearning_accuracy": 2.0})
+    for margins in ({"RA": 100.0}, {"example_auc": 1.0}):
+        with pytest.raises(BadInput, match="none lies outside a margin of"):
+            declared.resolve(margins)
     assert declared.resolve({}) == {}
 
 

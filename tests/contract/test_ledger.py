@@ -75,6 +75,39 @@ def test_a_changed_a_missing_and_an_added_line_are_found(ledger):
     assert len(ledger.entries()) == 2, "lines cut off at the end are found by a hash that was kept, and only by it"
 
 
+def written_anew(path, requests):
+    """Write a ledger with other keys, each line with a hash that fits, as whoever owns the file can."""
+    forged = Ledger(path)
+    for name, keys in requests.items():
+        forged.receive(name, keys)
+    return forged
+
+
+def test_a_ledger_that_was_written_anew_is_found_by_a_head_that_was_noted(ledger, tmp_path):
+    noted = ledger.head
+    ledger.note("started", "T-1")
+    (tmp_path / "forged").mkdir()
+    forged = written_anew(tmp_path / "forged" / "ledger.jsonl", {"T-1": [3, 4], "T-2": [9]})
+    forged.note("started", "T-1")
+    assert [check.passed for check in verify_ledger(forged.path)] == [True], "the file alone does not tell"
+    assert [check.passed for check in verify_ledger(forged.path, noted)] == [True, False]
+    chain, head = verify_ledger(ledger.path, noted.upper())
+    assert (
+        chain.passed
+        and head.passed
+        and head.words == "line 2 has the hash that was noted: nothing up to it was changed since; 1 lines were added"
+    )
+    assert ledger.place(ledger.head) == 3 and ledger.place("f" * 64) is None
+    ledger.path.write_bytes(b"".join(ledger.path.read_bytes().splitlines(keepends=True)[:1]))
+    assert [check.passed for check in verify_ledger(ledger.path, noted)] == [True, False], "lines were cut off"
+
+
+@pytest.mark.parametrize("head", ["", "5ab026a805f26c7d", START, "g" * 64])
+def test_a_part_of_a_hash_or_that_of_no_line_is_refused(ledger, head):
+    with pytest.raises(BadInput, match="Give all 64 digits"):
+        verify_ledger(ledger.path, head)
+
+
 def test_an_unfinished_line_counts_for_nothing_and_the_next_one_is_whole(ledger):
     whole = ledger.path.read_bytes()
     for cut in (1, 40, len(whole.splitlines()[1]) - 2):

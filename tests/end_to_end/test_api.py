@@ -1,6 +1,7 @@
 """The Python interface, as people with their own model and data use it."""
 
 import copy
+import json
 import warnings
 
 import pytest
@@ -9,7 +10,9 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, SubsetR
 
 import expunge
 from conftest import CLASSES, SIZE, SOURCE, make_net, split, trained_net
-from expunge.errors import BadInput, NotApplicable
+from expunge.errors import BadInput, Diverged, NotApplicable
+from expunge.tracking.json_lines import JsonLines
+from expunge.tracking.reading import series
 
 X, Y = next(SOURCE.batches(torch.arange(len(SOURCE)), len(SOURCE), augment=False, seed=0, epoch=0))
 
@@ -323,3 +326,52 @@ def test_influence_goes_through_an_encoder_of_torch():
 
 def test_the_public_names_are_listed():
     assert set(expunge.__all__) <= set(dir(expunge))
+
+
+def rows_of(folder):
+    """Return what the only run in a folder of JSON lines was told."""
+    (path,) = folder.glob("*.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_call_is_told_to_trackers_and_has_the_same_weights(tmp_path):
+    data, heard = pairs("random"), []
+    fields = {"forget": data["forget"], "retain": data["retain"], "epochs": 2, "seed": 3}
+    plain = expunge.unlearn(trained_net(), "neggrad_plus", **fields)
+    track = {"name": "json_lines", "folder": str(tmp_path / "unlearn"), "every": 1}
+    told = expunge.unlearn(trained_net(), "neggrad_plus", track=track, report=heard.append, **fields)
+    assert same(plain.model.state_dict(), told.model.state_dict())
+    first, *rows, last = rows_of(tmp_path / "unlearn")
+    assert first["stage"] == "unlearn" and first["title"] == "neggrad_plus" and first["parameters"]["method.epochs"] == 2
+    assert first["parameters"]["sizes.forget"] == len(data["forget"][1]) and first["parameters"]["run_seed"] == 3
+    assert last["status"] == "ok" and len(last["weights_hash"]) == 64
+    values = {(row["name"], row["step"]): row["value"] for row in rows}
+    epochs = [event for event in heard if event["event"] == "epoch"]
+    assert len(epochs) == 2 and {event["event"] for event in heard} >= {"phase", "steps", "epoch"}
+    for number, event in enumerate(epochs, 1):
+        for name, loss in event["losses"].items():
+            assert values[f"epoch_loss/{series(name)}", number] == loss
+    assert any(name == "top1/retain" for name, _ in values) and values["cost/passes", 0] == told.record["cost"]["passes"]
+
+
+def test_a_training_is_told_and_so_is_one_that_diverges(tmp_path):
+    data = pairs("random")["retain"]
+    track = [JsonLines(folder=str(tmp_path / "train"))]
+    expunge.train(make_net(), data, epochs=1, track=track)
+    first, *_, last = rows_of(tmp_path / "train")
+    assert first["stage"] == "train" and first["parameters"]["train.epochs"] == 1 and last["status"] == "ok"
+    with pytest.raises(Diverged):
+        expunge.train(make_net(), data, epochs=2, lr=1e30, track=[{"name": "json_lines", "folder": str(tmp_path / "diverged")}])
+    last = rows_of(tmp_path / "diverged")[-1]
+    assert last["status"] == "diverged" and "not finite" in last["reason"]
+
+
+def test_a_tracker_that_fails_ends_no_call_and_wrong_ones_are_refused(tmp_path):
+    data = pairs("random")["retain"]
+    (tmp_path / "file").write_text("in the way")
+    with pytest.warns(UserWarning, match="track=json_lines: FileExistsError.*Not all of this call is there"):
+        assert expunge.train(make_net(), data, epochs=1, track={"name": "json_lines", "folder": str(tmp_path / "file")})["cost"]
+    with pytest.raises(BadInput, match="mlfow.*Did you mean 'mlflow'"):
+        expunge.train(make_net(), data, track="mlfow")
+    with pytest.raises(BadInput, match="track.json_lines.every"):
+        expunge.unlearn(make_net(), **pairs("random"), track=[{"name": "json_lines", "every": 0}])

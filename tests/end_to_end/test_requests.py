@@ -208,6 +208,16 @@ def test_verify_prints_what_is_shown_and_what_is_not(served, capsys):
     assert call("ledger", str(served / "ledger.jsonl")) == 0 and "served" in capsys.readouterr().out
 
 
+def test_verify_takes_a_head_that_was_noted(served, capsys):
+    ledger, folder = served / "ledger.jsonl", folders(served)[1]
+    noted = Ledger(ledger).entries()[3].hash
+    assert call("verify", str(ledger), f"--head={noted}") == 0
+    assert "✓ head: line 4 has the hash that was noted: nothing up to it was changed since; 2 lines were added" in capsys.readouterr().out
+    assert call("verify", str(folder), f"--ledger={ledger}", f"--head={noted}") == 0
+    assert call("verify", str(folder), f"--ledger={ledger}", f"--head={'0' * 63}1") == 1 and "✕ head" in capsys.readouterr().out
+    assert call("verify", str(folder), f"--head={noted}") == 2 and "Add --ledger=FILE" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("file", "change", "fails"),
     [
@@ -363,6 +373,7 @@ def test_a_request_that_diverges_is_marked_and_tried_again(tmp_path, capsys):
     assert Ledger(path).requests()["T-1"].status == "failed"
     assert call("serve", *words, "method=finetune", "method.epochs=1") == 0
     assert Ledger(path).requests()["T-1"].status == "served"
+    assert capsys.readouterr().out.splitlines()[-1] == f"last line of the ledger: {Ledger(path).head}"
 
 
 def test_a_run_of_unlearn_gets_a_record(tmp_path, capsys):
@@ -379,7 +390,25 @@ def test_evidence_is_named_by_its_hash(stream):
     assert len(found["sha256"]) == 64 and found["file"].startswith("sequence-") and "finetune" in next(iter(found["verdicts"].values()))
     with pytest.raises(BadInput, match="no record.json"):
         record.evidence_of(folder.parent / "nothing")
+    with pytest.raises(BadInput, match="evaluates finetune, gradient_ascent, and the requests are served by salun"):
+        record.evidence_of(folder, "salun")
     assert record.evidence_of(None) is None
+
+
+def test_an_evaluation_of_other_settings_is_no_evidence_for_these(stream, tmp_path):
+    _, folder, _ = stream
+    for name, words, same in (("same", [], 1), ("other", ["method.lr=0.02"], 0), ("added", ["addons=[sam]"], 0)):
+        ledger = Ledger(tmp_path / name / "ledger.jsonl")
+        ledger.path.parent.mkdir()
+        ledger.receive("T-1", [3])
+        tree = config.read(None, [*SMALL, "method=finetune", "method.epochs=1", f"out={tmp_path / name}", *words])
+        (done,) = serve.serve(ledger, tree, lambda event: None, evidence=folder)
+        assert len(done.record["evidence"]["same_settings"]) == same and "methods" not in done.record["evidence"]
+        check = next(check for check in verify.verify(done.folder) if check.name == "evidence")
+        assert check.passed is (True if same else None)
+        assert ("evaluates these settings as" if same else "does not evaluate these settings") in check.words
+    with pytest.raises(BadInput, match="served by random_label"):
+        serve.serve(ledger, {**tree, "method": "random_label"}, lambda event: None, evidence=folder)
 
 
 # Certificates

@@ -17,6 +17,7 @@ from expunge.bench.tuning import trial as tune_trial
 from expunge.bench.tuning import tune as tuning
 from expunge.bench.tuning.settings import settings
 from expunge.bench.tuning.space import space_of, with_values
+from expunge.bench.tuning.study import Study, Trial
 from expunge.errors import BadInput
 from expunge.pools import evidence
 
@@ -207,6 +208,11 @@ def test_killed_and_started_again_the_history_is_that_of_a_calm_study(words, tmp
 def test_what_fails_or_diverges_is_in_the_history_and_not_the_end(expunge, words, tmp_path, monkeypatch):
     status, out, _ = expunge(*words, "tune.budget=700")
     assert status == 1 and "the budget of 700 sample-passes ended before the first trial did" in out
+    status, out, _ = expunge(*words, "tune.budget=4000")
+    assert status == 0 and (study(tmp_path) / "best.yaml").is_file()
+    status, out, _ = expunge(*words, "tune.budget=700")
+    assert status == 1 and "the budget of 700 sample-passes ended before the first trial did" in out
+    assert not (study(tmp_path) / "best.yaml").exists(), "it would be taken for what this budget found"
     status, out, _ = expunge(*words, "method.lr=1e30", "tune.space={lr: [1e30, 0.01]}", "tune.trials=6", "tune.sampler=random")
     folder = max((tmp_path / "runs").glob("tune-*/record.json"), key=lambda path: path.stat().st_mtime).parent
     states = [trial["state"] for trial in history(folder)]
@@ -214,6 +220,38 @@ def test_what_fails_or_diverges_is_in_the_history_and_not_the_end(expunge, words
     monkeypatch.setattr(tune_trial.engine, "run", lambda *arguments: (_ for _ in ()).throw(MemoryError("no room")))
     status, out, _ = expunge(*words, "tune.seed=3")
     assert status == 1 and "no trial of 3 gave a model: MemoryError: no room" in out
+
+
+def tried(state: str, passes: int, number: int) -> Trial:
+    return Trial(number, {}, state, 1.0 if state == "complete" else None, {}, [], passes, 0, 0.0, "")
+
+
+@pytest.mark.parametrize(
+    ("states", "over"),
+    [
+        ("ddddddddd", False),  # cheap, and no setting was tried yet
+        ("dddddddddd", True),  # as many again, and no more
+        ("dddddcccccccc", False),
+        ("dddddcccccccccc", True),
+        ("ccccccccccp", True),
+        ("f", False),
+        ("fff", True),
+    ],
+)
+def test_settings_that_gave_no_model_are_counted_apart(tmp_path, monkeypatch, states, over):
+    names = {"c": ("complete", 100), "d": ("diverged", 1), "f": ("failed", 1), "p": ("pruned", 50)}
+    trials = [tried(*names[state], number) for number, state in enumerate(states)]
+    monkeypatch.setattr(Study, "trials", lambda self: trials)
+    study = Study(tmp_path, {}, settings({"trials": 10}), 10_000)
+    assert study.is_over() is over
+    assert len(study.counted()) == min(len(trials), 10 + 5 * states.startswith("dddddc")), "the same limits afterwards"
+
+
+def test_no_trial_begins_for_which_there_is_no_room(tmp_path, monkeypatch):
+    """A setting that diverged in its first step says nothing about what a whole one takes."""
+    trials = [tried("complete", 100, 0), tried("diverged", 1, 1), tried("complete", 120, 2)]
+    monkeypatch.setattr(Study, "trials", lambda self: trials)
+    assert [Study(tmp_path, {}, settings({}), budget).is_over() for budget in (320, 321)] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,25 @@ def dose_response(
         NotEnoughEvidence: fewer than two models of dose 0, or no other dose.
     """
     dose, value = _checked(doses, values)
-    levels = np.unique(dose)
-    chances = np.array([1 - level] + [_power(value[dose == each], value[dose == 0], of_mean, level, sides) for each in levels[1:]])
+    levels, chances = powers(dose, value, of_mean, level, sides)
     detectable = first_reached(levels, chances, power)
     reason = "" if detectable is not None else f"power {chances.max():.2f} at best, at a dose of {levels[chances.argmax()]:g}"
     return DoseResponse(*rank_correlation(dose, value, resamples, seed), levels, chances, detectable, reason)
+
+
+def powers(
+    doses: np.ndarray, values: np.ndarray, of_mean: int = 1, level: float = 0.95, sides: Sides = "both"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct doses, ascending, and the chance that each is noticed, float64 ``[d]`` each; see `dose_response`.
+
+    Raises:
+        BadInput: see `dose_response`.
+        NotEnoughEvidence: see `dose_response`.
+    """
+    dose, value = _checked(doses, values)
+    levels = np.unique(dose)
+    chances = [1 - level] + [_power(value[dose == each], value[dose == 0], of_mean, level, sides) for each in levels[1:]]
+    return levels, np.array(chances)
 
 
 def _checked(doses: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from expunge.attacks import dose
+from expunge.audits import relabelling
 from expunge.audits.assess import enough, null_of
 from expunge.audits.audit import Audit, Panel
 from expunge.audits.relabelling import LEVEL, Null
@@ -16,7 +17,13 @@ DOSES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 def dose_response(
-    audit: Audit, panels: Mapping[float, Panel], reference: Panel, labels: Mapping[str, np.ndarray], power: float = 0.8, seed: int = 0
+    audit: Audit,
+    panels: Mapping[float, Panel],
+    reference: Panel,
+    labels: Mapping[str, np.ndarray],
+    power: float = 0.8,
+    seed: int = 0,
+    tests: int = 1,
 ) -> dict[str, Any]:
     """Return how an audit's statistic follows the dose, and the smallest dose that it notices, as plain values.
 
@@ -31,9 +38,11 @@ def dose_response(
         labels: part -> true classes.
         power: chance that is asked for.
         seed: of anything that is drawn.
+        tests: how many tests a verdict counts together.
 
     Returns:
-        ``{spearman, p_value, doses, values, power, detectable, reason, models}``; ``detectable`` is None where no dose reaches the power.
+        ``{spearman, p_value, doses, values, power, detectable, reason, models, adjusted}``; ``detectable`` is None where no dose reaches
+        the power. ``adjusted`` holds ``tests``, ``power`` and ``detectable`` at 5 % over all tests; see `expunge.bench.doses.responses`.
 
     Raises:
         NotEnoughEvidence: no dose 0 or no other, or too few models in any of them.
@@ -45,7 +54,9 @@ def dose_response(
     shares = np.array(sorted(panels))
     null = null_of(audit, panels[0.0], reference, labels, seed)
     values = np.array([audit.statistic(panels[share], reference, labels, seed) for share in shares])
-    chances = np.array([LEVEL] + [_noticed(null, value) for value in values[1:]])
+    smallest = relabelling.smallest_p_value(audit.null_draws, panels[0.0].models, reference.models, audit.target) if null.counted else 0.0
+    chances, among = (np.array([level] + [_noticed(null, each, level) for each in values[1:]]) for level in (LEVEL, LEVEL / tests))
+    among = among if smallest < LEVEL / tests else np.zeros(len(shares))
     found = dose.first_reached(shares, chances, power)
     correlation, p_value = dose.rank_correlation(shares, values, 2000, seed)
     return {
@@ -57,14 +68,19 @@ def dose_response(
         "detectable": found,
         "reason": None if found is not None else f"power {chances.max():.2f} at best, at a dose of {shares[chances.argmax()]:g}",
         "models": [panels[share].models for share in shares],
+        "adjusted": {
+            "tests": tests,
+            "power": [float(chance) for chance in among],
+            "detectable": dose.first_reached(shares, among, power),
+        },
     }
 
 
-def _noticed(null: Null, value: float) -> float:
-    """Return the chance that a value with this mean falls outside the band."""
+def _noticed(null: Null, value: float, level: float) -> float:
+    """Return the chance that a value with this mean falls where retrained models do with a probability of no more than the level."""
     from scipy import stats
 
-    low, high = null.band
+    low, high = null.edges(level)
     if null.deviation == 0:
         return float(not null.holds(value))
     above = 0.0 if high is None else float(stats.norm.sf(high, value, null.deviation))

@@ -1,5 +1,6 @@
 """Declared margins: how far from retraining a value may lie and still count as the same. Metric or audit -> a number in its unit."""
 
+import math
 from collections.abc import Mapping
 
 from expunge import registry
@@ -12,7 +13,7 @@ def resolve(margins: Mapping[str, float]) -> dict[str, float]:
     """Return declared margins by registry name; a column head such as ``UA`` or ``loss AUC`` names its metric too.
 
     Raises:
-        BadInput: nothing is called so, it is never judged, or it is declared twice.
+        BadInput: nothing is called so, it is never judged, it is declared twice, or no value that there is could lie outside.
     """
     if not margins:
         return {}
@@ -24,8 +25,18 @@ def resolve(margins: Mapping[str, float]) -> dict[str, float]:
             raise BadInput(f"evaluate.margins.{given}", "no metric or audit is called so.", nearest(given, sorted(set(known.values()))))
         if name in found:
             raise BadInput(f"evaluate.margins.{given}", f"{name} is declared twice.", "Take one of the two out.")
+        _check_room(given, name, margin)
         found[name] = margin
     return found
+
+
+def _check_room(given: str, name: str, margin: float) -> None:
+    """Refuse a margin that cannot fail: whatever it is about would be shown by any models."""
+    kind = next(kind for kind in KINDS if name in registry.names(kind))
+    low, high = getattr(registry.find(kind, name), "limits", None) or (-math.inf, math.inf)
+    if margin >= high - low:
+        found = f"values of {name} go from {low:g} to {high:g}, so that none lies outside a margin of {margin:g}."
+        raise BadInput(f"evaluate.margins.{given}", found, "Declare a smaller one.")
 
 
 def _known() -> dict[str, str]:

@@ -67,8 +67,15 @@ def judge(seen: Seen, seeds: int, audits: Sequence[Audit], **context: Any) -> di
     return {"reason": None, **found, "copies": copies}
 
 
-def responses(work: Workplace, seen: Seen, doses: Mapping[float, Sequence[View]]) -> dict[str, Any]:
-    """Return how each audit answers to models that were retrained with a share of the forget set, as plain values."""
+def responses(work: Workplace, seen: Seen, doses: Mapping[float, Sequence[View]], tests: int) -> dict[str, Any]:
+    """Return how each audit answers to models that were retrained with a share of the forget set, as plain values.
+
+    Args:
+        work: the experiment.
+        seen: what the models of each row say.
+        doses: share of the forget set -> views of models that were retrained with that share.
+        tests: how many tests a verdict counts together.
+    """
     from expunge.audits.doses import dose_response
 
     control, reference = halves(seen, work.experiment.evaluate.seeds)
@@ -81,7 +88,7 @@ def responses(work: Workplace, seen: Seen, doses: Mapping[float, Sequence[View]]
         if audit.is_game() or audit.name in COSTLY or work.split.kind not in audit.scenarios:
             continue
         try:
-            found[audit.name] = dose_response(audit, given, reference, labels, seed=work.experiment.seed)
+            found[audit.name] = dose_response(audit, given, reference, labels, seed=work.experiment.seed, tests=tests)
         except NotEnoughEvidence as missing:
             found[audit.name] = unanswered(missing)
     return found

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from expunge.attacks.dose import DoseResponse, Sides, dose_response
+from expunge.attacks.dose import DoseResponse, Sides, dose_response, first_reached, powers
 from expunge.metrics.metric import Metric, Target
 from expunge.metrics.view import View
 from expunge.statistics import NotEnoughEvidence
 
+LEVEL, POWER = 0.05, 0.8
 SIDES: dict[Target, Sides] = {
     Target.RETRAINED: "both",
     Target.ZERO_UP_TO_BAND: "above",
@@ -20,7 +21,12 @@ SIDES: dict[Target, Sides] = {
 
 
 def responses(
-    metrics: Sequence[Metric], retrained: Sequence[View], doses: Mapping[float, Sequence[View]], original: Sequence[View], seeds: int
+    metrics: Sequence[Metric],
+    retrained: Sequence[View],
+    doses: Mapping[float, Sequence[View]],
+    original: Sequence[View],
+    seeds: int,
+    tests: int,
 ) -> dict[str, dict[str, Any]]:
     """Return each judged metric's answer to the dose, as plain values.
 
@@ -30,21 +36,28 @@ def responses(
         doses: share of the forget set -> views of models that were retrained with that share.
         original: views of originals: dose 1.
         seeds: over how many models a row's value is averaged.
+        tests: how many tests a verdict counts together.
 
     Returns:
-        ``{metric: {spearman, p_value, doses, power, detectable, reason}}``; ``detectable`` is the smallest share that is noticed with a
-        chance of 80 %, None when no dose is.
+        ``{metric: {spearman, p_value, doses, power, detectable, reason, adjusted}}``; ``detectable`` is the smallest share that is noticed
+        with a chance of 80 % by this metric alone, at 5 %, None when no dose is. ``adjusted`` holds ``tests``, ``power`` and ``detectable``
+        at 5 % over all tests, which is what a verdict takes: Holm's procedure asks the smallest of m p-values to be below 5 % / m.
     """
     groups = [(0.0, list(retrained)), *doses.items(), (1.0, list(original))]
     models = [(share, number, view) for share, views in groups for number, view in enumerate(views)]
     judged = [metric for metric in metrics if metric.target is not Target.REPORT and metric.tested]
-    return {metric.name: _response(metric, models, retrained, seeds) for metric in judged}
+    return {metric.name: _response(metric, models, retrained, seeds, tests) for metric in judged}
 
 
-def _response(metric: Metric, models: Sequence[tuple[float, int, View]], retrained: Sequence[View], seeds: int) -> dict[str, Any]:
+def _response(
+    metric: Metric, models: Sequence[tuple[float, int, View]], retrained: Sequence[View], seeds: int, tests: int
+) -> dict[str, Any]:
     try:
         values = np.array([_value(metric, view, number, retrained) for _, number, view in models])
-        return plain(dose_response(np.array([share for share, *_ in models]), values, of_mean=seeds, sides=SIDES[metric.target]))
+        shares, sides = np.array([share for share, *_ in models]), SIDES[metric.target]
+        alone = dose_response(shares, values, of_mean=seeds, sides=sides)
+        among = powers(shares, values, seeds, 1 - LEVEL / tests, sides)
+        return {**plain(alone), "adjusted": {"tests": tests, "power": among[1].tolist(), "detectable": first_reached(*among, POWER)}}
     except NotEnoughEvidence as missing:
         return unanswered(missing)
 

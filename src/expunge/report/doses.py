@@ -22,6 +22,8 @@ def present(record: Mapping[str, Any]) -> dict[str, Any] | None:
         "size": (WIDTH, HEIGHT),
         "level": _height(POWER),
         "noticed": sum(found["detectable"] is not None for found in held.values()),
+        "tests": max(((found.get("adjusted") or {}).get("tests", 0) for found in held.values()), default=0),
+        "among": sum((found.get("adjusted") or {}).get("detectable") is not None for found in held.values()),
     }
 
 
@@ -36,6 +38,8 @@ def _row(name: str, found: Mapping[str, Any], heads: Mapping[str, Any]) -> dict[
         "p_value_value": found["p_value"],
         "detectable": None if found["detectable"] is None else share(found["detectable"]),
         "detectable_value": found["detectable"],
+        "among": None if (among := (found.get("adjusted") or {}).get("detectable")) is None else share(among),
+        "among_value": among,
         "reason": found["reason"] or "",
         "points": _points(found),
         "words": "; ".join(f"{share(dose)} left in: noticed in {share(power)}" for dose, power in _pairs(found)),

@@ -20,7 +20,7 @@ from expunge.errors import BadInput, RunFailed
 from expunge.metrics import table as tables
 from expunge.metrics.metric import Metric
 from expunge.metrics.view import View
-from expunge.pools import evidence, store
+from expunge.pools import evidence, remote, store
 from expunge.pools.executor import Failed, Job, chosen
 from expunge.pools.executor import run as run_jobs
 from expunge.pools.store import Run
@@ -102,7 +102,7 @@ def serve(asked: Sequence[Asked], report: Report, command: str) -> tuple[list[Pl
     report({"event": "plan", "jobs": [job.key for held in jobs for job in held]})
     results = [run_jobs(held, chosen(work), report, keep_going=True) for held in jobs]
     folder = work.out / f"sequence-{fingerprint(_identity(asked, results))}"
-    if (folder / "record.json").is_file() and (folder / "report.html").is_file():
+    if remote.agree(folder, "record.json", "report.html"):
         return runs.read_json(folder / "record.json"), folder
     provenance = {"command": command, "seconds": round(time.monotonic() - start, 1)}
     records = [record_of(one, held, provenance) for one, held in zip(asked, results, strict=True)]
@@ -115,6 +115,7 @@ def _write(records: list[Plain], folder: Path) -> None:
         temporary.write_text("\n".join(page.csv(record) for record in records), encoding="utf-8")
     page.write(records, folder / "report.html")
     runs.write_json(folder / "record.json", records)
+    remote.push(folder, anew=True)
 
 
 def _identity(asked: Sequence[Asked], results: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -232,7 +233,7 @@ def record_of(asked: Asked, results: Mapping[str, Any], provenance: Plain) -> Pl
         "rows": {
             label: {
                 "verdict": _verdict(label, entries),
-                "method": asked.request.workplace(_row(asked, label)).experiment.method.tree(),
+                **_settings(asked, label),
                 "trends": _trends(label, entries),
             }
             for label in labels
@@ -244,6 +245,12 @@ def record_of(asked: Asked, results: Mapping[str, Any], provenance: Plain) -> Pl
             "runs": {key: str(folder) for key, folder in results.items() if not isinstance(folder, Failed)},
         },
     }
+
+
+def _settings(asked: Asked, label: str) -> Plain:
+    """Return the method and the add-ons of a row as plain values."""
+    experiment = asked.request.workplace(_row(asked, label)).experiment
+    return {"method": experiment.method.tree(), "addons": [addon.tree() for addon in experiment.addons]}
 
 
 def _row(asked: Asked, label: str) -> Row:

@@ -2,8 +2,8 @@
 
 Each line is JSON and holds the hash of the line before, so that a line that was changed, taken out or put in later is found. Whoever may
 rewrite the whole file can rewrite all hashes, and lines cut off at its end leave no trace in it: keep the last hash (`Ledger.head`)
-somewhere else to notice either. A line is on the disk before the call that adds it returns; one that a killed process left
-unfinished counts for nothing.
+somewhere else, and `Ledger.place` notices either. A line is on the disk before the call that adds it returns; one that a killed
+process left unfinished counts for nothing.
 """
 
 import csv
@@ -28,6 +28,7 @@ EVENTS = ("received", "started", "served", "failed", "withdrawn")
 START = "0" * 64
 """What stands for the line before the first."""
 STATUS = {"received": "waiting", "started": "started", "served": "served", "failed": "failed", "withdrawn": "withdrawn"}
+HASH = re.compile(r"[0-9a-f]{64}")
 CLOSED = re.compile(rb'"hash": "[0-9a-f]{64}"}$')
 """How a line that was written to its end ends."""
 COLUMNS = ("request", "ticket")
@@ -101,6 +102,21 @@ class Ledger:
         """The hash of the last line; kept elsewhere it proves that no line up to it was changed or cut off later."""
         found = self.entries()
         return found[-1].hash if found else START
+
+    def place(self, head: str) -> int | None:
+        """Return how many lines the ledger had when a hash that was noted was its head; None if it never was the head of these lines.
+
+        Every line holds the hash of the one before: as long as the noted line is there, all before it are those of then.
+
+        Raises:
+            BadInput: no whole hash of a line, or see `entries`.
+        """
+        wanted = head.strip().lower()
+        if not HASH.fullmatch(wanted) or wanted == START:
+            raise BadInput(
+                "head", f"{head!r} is no hash of a line.", "Give all 64 digits, as `expunge ledger` and `expunge serve` print them."
+            )
+        return next((entry.number + 1 for entry in self.entries() if entry.hash == wanted), None)
 
     @property
     def unfinished(self) -> int:

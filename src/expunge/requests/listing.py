@@ -12,6 +12,8 @@ from expunge.requests.ledger import Known, Ledger
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from expunge.requests.serve import Served
+
 SHOWN = 8
 """Keys of a request that are listed before the rest is counted."""
 
@@ -87,25 +89,28 @@ def serve(
         raise BadInput("--splits", f"got {splits!r}.", nearest(splits, ("fresh", "cumulative")))
     if not file.is_file():
         raise BadInput(str(file), "there is no ledger.", f"Begin one with `expunge ledger {file} --add=REQUESTS.csv`.")
-    done = served.serve(Ledger(file), config.read(settings, words), report, splits, evidence)  # type: ignore[arg-type]
-    return [
-        f"{one.request}: {one.record['deleted']['count']} examples, weights {one.record['weights']['before'][:12]} became "
-        f"{one.record['weights']['after'][:12]}, record {one.folder / 'audit.json'}"
-        for one in done
-    ]
+    ledger = Ledger(file)
+    done = served.serve(ledger, config.read(settings, words), report, splits, evidence)  # type: ignore[arg-type]
+    return [*map(_served, done), f"last line of the ledger: {ledger.head}"]
 
 
-def verify(folder: Path, ledger: Path | None, data: bool, write: str | None) -> tuple[list[str], bool]:
+def _served(one: "Served") -> str:
+    weights = one.record["weights"]
+    became = f"weights {weights['before'][:12]} became {weights['after'][:12]}"
+    return f"{one.request}: {one.record['deleted']['count']} examples, {became}, record {one.folder / 'audit.json'}"
+
+
+def verify(folder: Path, ledger: Path | None, data: bool, write: str | None, head: str | None = None) -> tuple[list[str], bool]:
     """Return the checks of a run folder or of a ledger as lines, and whether none failed."""
     from expunge.requests import record
     from expunge.requests import verify as checks
 
     if folder.is_file():
-        found = checks.verify_ledger(folder)
+        found = checks.verify_ledger(folder, head)
         return [check.line for check in found], all(check.passed for check in found)
     if write is not None:
         _write(folder, write, data)
-    found = checks.verify(folder, ledger, data)
+    found = checks.verify(folder, ledger, data, head)
     fits = all(check.passed is not False for check in found)
     said = ["", "This shows:", *(f"  - {words};" for words in record.PROVES)] if fits else []
     limits = ["It does not show:", *(f"  - {words};" for words in record.DOES_NOT)]

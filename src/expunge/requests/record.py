@@ -79,7 +79,7 @@ def write(folder: Path, request: str, keys: Sequence[int], data: Data | None = N
         "files": {name: file_hash(folder / name) for name in FILES},
         "code": {"fingerprint": identity["code"], **_versions(folder)},
         "ledger": more.get("ledger"),
-        "evidence": more.get("evidence") or {"kind": "none", "words": "no evaluation is attached"},
+        "evidence": _evidence(more.get("evidence"), identity),
         "proves": list(PROVES),
         "does_not_prove": list(DOES_NOT),
     }
@@ -141,14 +141,15 @@ def file_hash(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def evidence_of(path: Path | None) -> dict[str, Any] | None:
-    """Return what a record says about an evaluation: where it is, its hash, and the verdict of every row.
+def evidence_of(path: Path | None, method: str = "") -> dict[str, Any] | None:
+    """Return what a record says about an evaluation: where it is, its hash, and the verdict and the settings of every row.
 
     Args:
         path: a folder that ``expunge evaluate``, ``bench`` or ``sequence`` wrote, or its ``record.json``.
+        method: that serves the requests.
 
     Raises:
-        BadInput: it is none.
+        BadInput: it is none, or one of other methods.
     """
     if path is None:
         return None
@@ -159,7 +160,32 @@ def evidence_of(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(held, list) or not all(isinstance(record, dict) and "title" in record for record in held):
         raise BadInput("--evidence", f"{file} is not the record of an evaluation.", "Give the folder of an evaluation.")
     verdicts = {record["title"]: _verdicts(record) for record in held}
-    return {"kind": "evaluation", "file": f"{file.parent.name}/{file.name}", "sha256": file_hash(file), "verdicts": verdicts}
+    methods = {f"{record['title']}: {label}": row for record in held for label, row in _methods(record).items()}
+    names = sorted({row["method"]["name"] for row in methods.values()})
+    if method and method not in names:
+        found = f"{file} evaluates {', '.join(names) or 'no method'}, and the requests are served by {method}."
+        raise BadInput("--evidence", found, "Give the folder of an evaluation of this method.")
+    about = {"file": f"{file.parent.name}/{file.name}", "sha256": file_hash(file)}
+    return {"kind": "evaluation", **about, "verdicts": verdicts, "methods": methods}
+
+
+def _methods(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the method and the add-ons of each row, as plain values; without add-ons where the record does not hold them."""
+    if record.get("kind") == "sequence":
+        return {label: {key: row[key] for key in ("method", "addons") if key in row} for label, row in record["rows"].items()}
+    return {
+        label: {"method": {"name": row["name"], **row["hyperparameters"]}, "addons": row["addons"]}
+        for label, row in record["methods"].items()
+    }
+
+
+def _evidence(given: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record says of its evaluation, and which of its rows have the method, every setting and the add-ons of the run."""
+    if given is None:
+        return {"kind": "none", "words": "no evaluation is attached"}
+    held, asked = dict(given), {key: json.loads(json.dumps(identity[key])) for key in ("method", "addons")}
+    methods = held.pop("methods")
+    return {**held, "same_settings": [label for label, row in methods.items() if row == asked]}
 
 
 def _verdicts(record: Mapping[str, Any]) -> dict[str, str]:

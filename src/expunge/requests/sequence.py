@@ -196,7 +196,7 @@ def run_job(
     results: dict[str, str],
     report: Callable[[dict[str, Any]], None],
 ) -> str:
-    """Run one step of a sequence as a job and return its folder.
+    """Run one step of a sequence as a job and return its name: its folder, or its address.
 
     Args:
         stage: retrained or unlearned.
@@ -214,9 +214,9 @@ def run_job(
     work = Workplace(config.resolve(tree), report)
     found = of(work, count, splits)
     if stage == "retrained":
-        return str(_retrain(work, found[step], number).folder)
+        return _retrain(work, found[step], number).name
     before = store.find(next(iter(results.values())))
     if before.status != "ok":
         reason = before.record["failure"]["reason"]
         raise BadInput(f"request {step + 1}", f"there is no model to start from: request {step} {before.status}. {reason}")
-    return str(_serve(work, found[step], count, number, before.folder).folder)
+    return _serve(work, found[step], count, number, before.folder).name

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from expunge import config, runs
+from expunge import config, registry, runs
 from expunge.errors import BadInput, RunFailed
 from expunge.models import checkpoint
-from expunge.pools import locks, stages, store
+from expunge.pools import locks, remote, stages, store
 from expunge.pools.store import Run
 from expunge.pools.workplace import Workplace
 from expunge.requests import record as records
@@ -56,7 +56,8 @@ def serve(ledger: Ledger, tree: dict[str, Any], report: Report, splits: Splits =
     """
     if tree.get("forget") is not None:
         raise BadInput("forget", "the ledger says what is forgotten.", "Leave forget out.")
-    proof = records.evidence_of(evidence)
+    remote.refuse(tree.get("out"), "serve", "the ledger names its models by their folders.")
+    proof = records.evidence_of(evidence, _name_of(tree.get("method")))
     turn = ledger.path.parent / f".{ledger.path.name}.serve.d"
 
     def tell(holder: str) -> None:
@@ -67,6 +68,13 @@ def serve(ledger: Ledger, tree: dict[str, Any], report: Report, splits: Splits =
         if not waiting:
             raise BadInput(str(ledger.path), "no request is waiting.", "Add one with `expunge ledger FILE --add=REQUESTS.csv`.")
         return [_one(ledger, request, tree, report, splits, proof) for request in waiting]
+
+
+def _name_of(method: Any) -> str:
+    """Return the registry name of a chosen method; empty where none is, which is refused later."""
+    chosen = config.as_choice(method)
+    name = chosen.get("name", "") if isinstance(chosen, dict) else ""
+    return registry.find("methods", name.partition(":")[0], "method").name if name else ""
 
 
 def _one(ledger: Ledger, request: Known, tree: dict[str, Any], report: Report, splits: Splits, proof: dict[str, Any] | None) -> Served:

@@ -36,40 +36,60 @@ class Check:
         return f"{ {True: '✓', False: '✕', None: '–'}[self.passed] } {self.name}: {self.words}"
 
 
-def verify(folder: Path, ledger: Path | None = None, with_data: bool = False) -> list[Check]:
+def verify(folder: Path, ledger: Path | None = None, with_data: bool = False, head: str | None = None) -> list[Check]:
     """Return every check of the run folder of a deletion.
 
     Args:
         folder: with ``audit.json``.
         ledger: in which the request stands; without it what the record says of the ledger is not checked.
         with_data: read the data set and compare the content of the deleted examples, and look for exact copies among the kept ones.
+        head: hash of the last line of the ledger that was noted elsewhere earlier; see `Ledger.place`.
 
     Raises:
-        BadInput: there is no record.
+        BadInput: there is no record, or a noted hash and no ledger.
     """
+    if head is not None and ledger is None:
+        raise BadInput("--head", "is the hash of a line of a ledger, and no ledger is given.", "Add --ledger=FILE.")
     record = records.read(folder)
     checks = [_own_hash(record), _complete(record)]
     if not _is_readable(record):
         return checks
-    checks += [*_files(folder, record), _weights(folder, record), _changed(record), _run(folder, record)]
+    checks += [*_files(folder, record), _weights(folder, record), _changed(record), _run(folder, record), *_evidence(record)]
     split = _split(folder)
     checks += [split] if isinstance(split, Check) else list(_keys(record, split))
     if ledger is not None:
-        checks += list(_in_ledger(record, Ledger(ledger), None if isinstance(split, Check) else split))
+        checks += list(_in_ledger(record, Ledger(ledger), None if isinstance(split, Check) else split, head))
     if with_data and not isinstance(split, Check):
         checks += list(_content(folder, record, split))
     return checks
 
 
-def verify_ledger(path: Path) -> list[Check]:
-    """Return the checks of a ledger alone: whether its lines follow each other and mean something."""
+def verify_ledger(path: Path, head: str | None = None) -> list[Check]:
+    """Return the checks of a ledger alone: whether its lines follow each other, mean something, and are those of when a hash was noted.
+
+    Raises:
+        BadInput: the noted hash is none.
+    """
     ledger = Ledger(path)
     try:
         entries, _ = ledger.entries(), ledger.requests()
     except BadInput as error:
         return [Check("ledger", False, str(error))]
     torn = f"; {ledger.unfinished} unfinished lines count for nothing" if ledger.unfinished else ""
-    return [Check("ledger", True, f"{len(entries)} lines follow each other, the last with the hash {ledger.head[:16]}{torn}")]
+    words = f"{len(entries)} lines follow each other, the last with the hash {ledger.head}{torn}"
+    return [Check("ledger", True, words), *_head(ledger, head, len(entries))]
+
+
+def _head(ledger: Ledger, head: str | None, lines: int) -> Iterator[Check]:
+    """Say whether the lines up to a noted hash are those of then: whoever writes the whole file anew cannot make that hash again."""
+    if head is None:
+        return
+    place = ledger.place(head)
+    if place is None:
+        yield Check("head", False, f"no line has the hash {head.strip()[:16]} that was noted: lines were changed or cut off since")
+        return
+    words = f"line {place} has the hash that was noted: nothing up to it was changed since"
+    yield Check("head", True, f"{words}; {lines - place} lines were added")
 
 
 def _own_hash(record: dict[str, Any]) -> Check:
@@ -150,6 +170,18 @@ def _run(folder: Path, record: dict[str, Any]) -> Check:
     return Check("run", not other, words)
 
 
+def _evidence(record: dict[str, Any]) -> Iterator[Check]:
+    """Say of an evaluation that is named whether it is one of these settings: one of others speaks of other models."""
+    held = record["evidence"] if isinstance(record.get("evidence"), dict) else {}
+    rows, file = held.get("same_settings"), held.get("file")
+    if held.get("kind") != "evaluation":
+        return
+    if isinstance(rows, list) and rows:
+        yield Check("evidence", True, f"{file} evaluates these settings as {', '.join(map(str, rows))}")
+    else:
+        yield Check("evidence", None, f"{file} does not evaluate these settings, as far as the record says")
+
+
 def _split(folder: Path) -> Split | Check:
     try:
         return Split.load(folder / "split.json")
@@ -172,13 +204,14 @@ def _keys(record: dict[str, Any], split: Split) -> Iterator[Check]:
     yield Check("kept parts", not found, f"deleted keys are also kept: {', '.join(found)}" if found else "hold none of the deleted keys")
 
 
-def _in_ledger(record: dict[str, Any], ledger: Ledger, split: Split | None) -> Iterator[Check]:
+def _in_ledger(record: dict[str, Any], ledger: Ledger, split: Split | None, head: str | None) -> Iterator[Check]:
     try:
         entries, known, served = ledger.entries(), ledger.requests(), ledger.served()
     except BadInput as error:
         yield Check("ledger", False, str(error))
         return
     yield Check("ledger", True, f"{len(entries)} lines follow each other")
+    yield from _head(ledger, head, len(entries))
     request = known.get(record["request"])
     if request is None:
         yield Check("request", False, f"{record['request']} is not in the ledger")

@@ -86,7 +86,7 @@ class Courier(threading.Thread):
 
     def _carry(self, connection: Connection, event: dict[str, Any]) -> None:
         kind, folder = event["event"], event.get("folder", "")
-        if kind == "start":
+        if kind == "start" and Path(folder).is_dir():  # it is not where another machine makes the run in a cache of its own
             self.titles.setdefault(event["title"], set()).add(folder)
         elif kind in ("steps", "epoch"):
             for place in self.titles.get(event.get("title", ""), ()):

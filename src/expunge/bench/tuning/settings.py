@@ -25,7 +25,7 @@ class Tune(Component):
     budget: PositiveInt | None = hyper(
         None, "sample-passes that each method may spend, scoring included; ten trainings of an original where it is left open"
     )
-    trials: PositiveInt = hyper(100, "settings that are tried at most, however cheap a method is")
+    trials: PositiveInt = hyper(100, "settings that give a model, at most, however cheap a method is; as many again may diverge or fail")
     seeds: PositiveInt = hyper(1, "originals on which each setting is tried; its score is their mean")
     space: Any = hyper(
         {}, "ranges beside those that the method declares: {lr: {low: , high: , log: }}, a list of choices, or null for none"

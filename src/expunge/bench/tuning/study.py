@@ -10,7 +10,7 @@ import csv
 import io
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,8 @@ from expunge.pools import locks
 
 ATTEMPTS = 3
 """How often a trial is begun whose process is killed again and again."""
+LOST = ("diverged", "failed")
+"""States of trials that gave no model."""
 WORST = 1000.0
 """Score of a setting that gives no model: it tells the proposals to stay away, and is never the best."""
 
@@ -134,9 +136,9 @@ class Study:
     def counted(self) -> list[Trial]:
         """Return the trials within the limits; a study that went on under a larger budget says what it would have under a smaller one."""
         found, passes = list[Trial](), 0
-        for trial in self.trials()[: self.asked.trials]:
+        for trial in self.trials():
             passes += trial.passes
-            if passes > self.budget:
+            if passes > self.budget or self._are_enough(found):
                 break
             found.append(trial)
         return found
@@ -153,10 +155,19 @@ class Study:
     def is_over(self) -> bool:
         """Return whether no further trial is to begin: too many, no room for the cheapest whole one, or nothing but failures."""
         trials = self.trials()
-        whole = [trial.passes for trial in trials if trial.state in ("complete", "diverged")]
+        whole = [trial.passes for trial in trials if trial.state == "complete"]
         left = self.budget - sum(trial.passes for trial in trials)
         broken = len(trials) >= ATTEMPTS and all(trial.state == "failed" for trial in trials)
-        return len(trials) >= self.asked.trials or left <= 0 or broken or (bool(whole) and left < min(whole))
+        return self._are_enough(trials) or left <= 0 or broken or (bool(whole) and left < min(whole))
+
+    def _are_enough(self, trials: Sequence[Trial]) -> bool:
+        """Return whether so many settings were tried as may be.
+
+        What gave no model is counted apart: it may have cost next to nothing, and a method whose settings often diverge would otherwise
+        search with a small part of the budget that others have. As many again may be lost, so that a study ends whose settings all are.
+        """
+        lost = sum(trial.state in LOST for trial in trials)
+        return max(lost, len(trials) - lost) >= self.asked.trials
 
     def work(self, bench: Bench, report: Any) -> None:
         """Try settings until the study is over; several processes may do so at once."""

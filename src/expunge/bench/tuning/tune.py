@@ -25,12 +25,14 @@ from expunge.bench.tuning.trial import Bench, Start
 from expunge.config import fingerprint
 from expunge.engine.randomness import derive
 from expunge.errors import BadInput, NotApplicable, RunFailed
-from expunge.pools import executor, rankings, stages, store
+from expunge.pools import executor, rankings, remote, stages, store
 from expunge.pools.executor import Failed, Job
 from expunge.pools.workplace import Workplace, code_fingerprint
 
 Report = Callable[[dict[str, Any]], None]
 Tree = dict[str, Any]
+HISTORY = "history.json"
+"""File of a study with all of its trials; the last that is sent where results are kept at an address."""
 TRAININGS = 10
 """Budget in trainings of an original, where none is given."""
 
@@ -167,15 +169,27 @@ def tune(grid: Grid, asked: Tune, report: Report, command: str) -> list[Found]:
     _prepare(searched, report)
     starts = _starts(searched, asked, report)
     studies = [study_of(search, asked, budget_of(search, asked, starts[number][0])) for number, search in enumerate(searched)]
+    for study in studies:
+        _take_over(study)
     try:
         _work(searched, studies, starts, asked, report)
         found = [_found(search, study) for search, study in zip(searched, studies, strict=True)]
         for one in found:
             _write(one, asked, {"command": command, "seconds": round(time.monotonic() - start, 1)})
-        return found
     finally:
         for study in studies:
             study.close()
+    for study in studies:
+        remote.push(study.folder, report, sign=HISTORY, anew=True)
+    return found
+
+
+def _take_over(study: Study) -> None:
+    """Go on from what another machine has tried, where results are kept at an address and that is more than was tried here."""
+    there = remote.record(study.folder, HISTORY)
+    if isinstance(there, list) and len(there) > len(study.trials()):
+        study.close()
+        remote.pull(study.folder, sign=HISTORY)
 
 
 def _prepare(searched: Sequence[Search], report: Report) -> None:
@@ -219,8 +233,8 @@ def _starts(searched: Sequence[Search], asked: Tune, report: Report) -> list[lis
 
 
 def _start(number: int, keys: dict[str, str], folders: dict[str, str]) -> Start:
-    retrained = [Path(folders[keys["retrained"]])] if "retrained" in keys else []
-    return Start(number, Path(folders[keys["original"]]), retrained)
+    retrained = [store.find(folders[keys["retrained"]]).folder] if "retrained" in keys else []
+    return Start(number, store.find(folders[keys["original"]]).folder, retrained)
 
 
 def budget_of(search: Search, asked: Tune, start: Start) -> int:
@@ -317,12 +331,12 @@ def _found(search: Search, study: Study) -> Found:
     best = study.best()
     if best is not None:
         return Found(search, study, best)
-    trials = study.trials()
-    first = next((trial for trial in trials if trial.reason), None)
-    if trials and trials[0].state == "cut":
+    trials, counted = study.trials(), study.counted()
+    first = next((trial for trial in counted if trial.reason), None)
+    if trials and not counted:
         reason = f"the budget of {study.budget} sample-passes ended before the first trial did; it had spent {trials[0].passes}."
     else:
-        reason = f"no trial of {len(trials)} gave a model" + (f": {first.reason}" if first else ".")
+        reason = f"no trial of {len(counted)} gave a model" + (f": {first.reason}" if first else ".")
     return Found(search, study, None, reason)
 
 
@@ -344,7 +358,7 @@ def tuned_of(found: Found, asked: Tune) -> dict[str, Any]:
 
 
 def _write(found: Found, asked: Tune, provenance: Tree) -> None:
-    """Write ``best.yaml`` and the record of a study."""
+    """Write ``best.yaml`` and the record of a study. Without a best trial the file of a call with other limits goes."""
     folder, apart = found.study.folder, check_apart(found.search)
     found.study.write_history()
     record = {
@@ -367,6 +381,8 @@ def _write(found: Found, asked: Tune, provenance: Tree) -> None:
         note = f"# {asked.rule.label()} by {asked.rule.name}: the best of {record['trials']} settings, score {found.best.score:.3f}\n"
         with runs.atomic_write(folder / "best.yaml") as temporary:
             temporary.write_text(note + config.to_yaml(tuned_of(found, asked)), encoding="utf-8")
+    else:
+        (folder / "best.yaml").unlink(missing_ok=True)
     runs.write_json(folder / "record.json", record)
 
 
