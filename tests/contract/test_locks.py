@@ -157,3 +157,26 @@ def test_a_folder_that_cannot_be_made_is_said_clearly(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot lock .*Not a directory"), locks.hold(tmp_path / "file" / "run"):
         pass
+
+
+def test_who_looks_on_sees_whether_a_folder_is_held_and_changes_nothing(tmp_path, holder):
+    assert locks.is_held(tmp_path) is True and locks.is_held(tmp_path / "none") is False
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert locks.is_held(tmp_path) is False and (tmp_path / ".lock").exists()
+
+
+def test_of_another_machine_it_is_told_once_its_number_moves_or_stands_still(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(locks.time, "monotonic", lambda: now[0])
+
+    def beat(number):
+        (tmp_path / ".lock").write_text(json.dumps({"beats": number, "process": 1, "host": "far", "machine": "another"}))
+        return locks.is_held(tmp_path)
+
+    assert beat(1) is None and beat(1) is None, "it may be dead"
+    assert beat(2) is True
+    now[0] += locks.STALE_SECONDS - 1
+    assert beat(2) is True
+    now[0] += 2
+    assert beat(2) is False and beat(3) is True

@@ -175,13 +175,6 @@ def test_all_machines_compute_on_the_kind_of_device_that_the_driver_chose():
         assert here._pinned(job) == job
 
 
-def test_an_address_is_no_folder():
-    with pytest.raises(
-        BadInput, match="out: 's3://bucket/runs' is an address, and results lie in a folder. Give a folder; machines that share"
-    ):
-        config.resolve(config.read(None, ["data=digits", "out=s3://bucket/runs"]))
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
 def test_a_cluster_that_has_ended_is_refused_at_once(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
@@ -191,3 +184,61 @@ def test_a_cluster_that_has_ended_is_refused_at_once(monkeypatch, address):
     ):
         on_ray._check_answers(address)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_machines_with_caches_of_their_own_share_an_address(monkeypatch, tmp_path):
+    """The driver's machine has no processor to give; the one that works shares nothing with it but the address, and is lost in the end."""
+    pytest.importorskip("ray")
+    from expunge.bench import bench, grid
+
+    address, theirs = f"file://{tmp_path}/there/runs", tmp_path / "theirs"
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "ours"))
+    ray = on_ray.load()
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "there").mkdir()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False})
+    cluster.add_node(num_cpus=1, object_store_memory=80 << 20, env_vars={"EXPUNGE_CACHE": str(theirs)})
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SWEEP)
+    try:
+        asked = grid.expand(grid.read(file, [f"out={address}", f"evaluate.ray={cluster.address}"]))
+        made = bench.bench(asked, lambda event: None, "far")
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    there = weights(tmp_path / "there" / "runs")
+    assert made.folder is not None and made.folder.is_relative_to(tmp_path / "ours") and not made.failed
+    assert there and weights(next(theirs.iterdir())) == there == weights(next((tmp_path / "ours").iterdir()))
+    begun = [path.read_text().count('"event": "start"') for path in (tmp_path / "there" / "runs").glob("*/events.jsonl")]
+    assert set(begun) == {1} and (tmp_path / "there" / "runs" / made.folder.name / "report.html").is_file()
+    named = made.records[0]["provenance"]["runs"].values()
+    assert named and all(name.startswith(f"{address}/") for name in named)
+
+
+def test_a_machine_that_does_not_reach_the_address_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray.remote.addresses, "PAUSES", ())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        BadInput, match=r"out: cannot read file:///nowhere/runs from the machine .*: FileNotFoundError: .* Every machine needs"
+    ):
+        on_ray._go_to({"address": "file:///nowhere/runs", "folder": str(tmp_path)})
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / on_ray.remote.SIGN).touch()
+    on_ray._go_to({"address": f"file://{tmp_path}/runs", "folder": "/nowhere"})
+    assert os.getcwd() == str(tmp_path), "machines that reach the address need share no folder"
+
+
+def test_events_of_other_machines_name_the_folder_of_this_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "ours"))
+    (tmp_path / "runs" / "train-0123456789abcdef").mkdir(parents=True)
+    (tmp_path / "runs" / "train-0123456789abcdef" / "record.json").write_text("{}")
+    there = Ray("auto", out=f"file://{tmp_path}/runs")
+    event = {"event": "start", "folder": "/theirs/train-0123456789abcdef", "title": "a"}
+    ours = on_ray.remote.folder_of(there.out) / "train-0123456789abcdef"
+    assert there._here(event) == {**event, "folder": str(ours)} and not ours.exists()
+    there._here({**event, "event": "end"})
+    assert (ours / "record.json").is_file(), "what is finished is brought, for trackers to read"
+    assert Ray("auto", out=str(tmp_path))._here(event) == event

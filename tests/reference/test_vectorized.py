@@ -2,6 +2,8 @@
 
 import copy
 import json
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -339,6 +341,31 @@ def test_a_killed_chunk_leaves_no_half_written_folder(tmp_path, monkeypatch):
     again: list[dict] = []
     runs = vectorized.train_many(work, indices, seeds, again.append)
     assert len(runs) == 4 and [event["event"] for event in again].count("found") == 2
+
+
+def test_two_drivers_of_one_store_make_no_model_twice(tmp_path, monkeypatch):
+    """The second comes while the first trains its first chunk, with chunks of another size: it takes what is free, and finds the rest."""
+    work = workplace(tmp_path)
+    indices, seeds = halves(work, 5)
+    own, made, second, heard = vectorized._train_chunk, [], [], []
+    monkeypatch.setattr(vectorized, "chunk_size", lambda work: 4 if second else 2)
+
+    def watched(work, chunk, report):
+        made.append([one.place for one in chunk])
+        if len(made) == 1:
+            second.append(threading.Thread(target=lambda: vectorized.train_many(work, indices, seeds, heard.append)))
+            second[0].start()
+            while not any(event["event"] == "waiting" for event in heard) and second[0].is_alive():
+                time.sleep(0.01)
+        return own(work, chunk, report)
+
+    monkeypatch.setattr(vectorized, "_train_chunk", watched)
+    first = vectorized.train_many(work, indices, seeds, ignore)
+    second[0].join()
+    assert sorted(place for places in made for place in places) == [0, 1, 2, 3, 4] and len(first) == 5
+    assert made[0] == [0, 1] and [event["event"] for event in heard].count("found") == 2
+    assert all(json.loads((run.folder / "record.json").read_text()) == run.record for run in first)
+    assert not list(tmp_path.rglob(".lock*"))
 
 
 def test_a_chunk_that_does_not_fit_into_memory_is_halved(tmp_path, monkeypatch):

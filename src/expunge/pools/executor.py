@@ -150,7 +150,7 @@ def chosen(work: "Workplace") -> Executor:
     from expunge.pools.executors.ray import Ray
 
     gpus = asked.gpus if work.device.type == "cuda" else 0.0
-    return Ray(asked.ray, out=str(work.out), device=work.device.type, cpus=asked.threads, gpus=gpus, retries=asked.retries)
+    return Ray(asked.ray, out=work.experiment.out, device=work.device.type, cpus=asked.threads, gpus=gpus, retries=asked.retries)
 
 
 def run(jobs: Iterable[Job], where: int | Executor, report: Report, *, keep_going: bool = False) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def run(jobs: Iterable[Job], where: int | Executor, report: Report, *, keep_goin
     Args:
         jobs: in the order in which they should start when free.
         where: an executor, or a number of processes: 0 for as many as there are processors, 1 to stay in this process.
-        report: called in this process with every event of a job and with ``{"event": "done", "key": ...}``.
+        report: called in this process with every event of a job and with ``{"event": "done", "key": ..., "result": ...}``.
         keep_going: give a job that raises, or that loses its worker again and again, the result `Failed`, and likewise every job that
             needs it, instead of ending with the error.
 
@@ -234,7 +234,7 @@ class Shift:
         self.results[job.key] = result
         if isinstance(result, Failed):
             self.report({"event": "warning", "title": job.key, "message": result.reason})
-        self.report({"event": "done", "key": job.key})
+        self.report({"event": "done", "key": job.key, "result": result})
 
     def lose(self, job: Job, how: str) -> None:
         """Put a job that has lost its worker back, or give it up after as many retries as are stated.

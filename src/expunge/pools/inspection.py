@@ -34,7 +34,7 @@ from expunge.data.split import PARTS
 from expunge.engine.randomness import derive
 from expunge.errors import BadInput
 from expunge.models import checkpoint
-from expunge.pools import store
+from expunge.pools import remote, store
 from expunge.pools.executor import Job
 from expunge.pools.store import Run
 from expunge.pools.workplace import Workplace, code_fingerprint
@@ -121,7 +121,7 @@ def load(work: Workplace, run: Run, original: Run | None, settings: Settings | N
     if run.status != "ok":
         return {}
     path = path_of(work, run, original, settings or settings_of(work), downstream)
-    if not path.is_file():
+    if not remote.pull_file(path, work.report):
         raise BadInput(str(path), "there is no such inspection.", "Run the command that made the run again; it goes on.")
     return read(path)
 
@@ -204,12 +204,15 @@ def _inspected(work: Workplace, run: Run, original: Run | None, settings: Settin
         return None, {}
     path = path_of(work, run, original, settings, downstream)
     title = f"inside {run.record['title']}"
-    if path.is_file():
+    damaged = False
+    if remote.pull_file(path, work.report):
         try:
             found = read(path)
         except BadInput:
             path.unlink(missing_ok=True)
+            damaged = True
         else:
+            remote.push_file(path, work.report)
             work.report({"event": "found", "title": title, "folder": str(run.folder)})
             return path, found
     work.report({"event": "start", "title": title, "folder": str(run.folder)})
@@ -217,6 +220,7 @@ def _inspected(work: Workplace, run: Run, original: Run | None, settings: Settin
         torch.set_num_threads(work.experiment.evaluate.threads)
     found = look(_subject(work, run, original, settings, downstream), settings)
     write(path, found)
+    remote.push_file(path, work.report, anew=damaged)
     work.report({"event": "end", "title": title, "folder": str(run.folder), "status": "ok"})
     return path, read(path)
 

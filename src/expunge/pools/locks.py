@@ -34,6 +34,8 @@ NAME = ".lock"
 _PATIENT: ContextVar[bool] = ContextVar("patient", default=True)
 _SEEN: dict[Path, tuple[Any, float]] = {}
 """Lock file -> what another machine's holder last wrote there, and when this process first saw it, on its monotonic clock."""
+_WATCHED: dict[Path, tuple[Any, float, bool]] = {}
+"""Likewise for those who only look on, and whether they have seen it move."""
 
 
 class Busy(Exception):
@@ -88,6 +90,31 @@ def hold(folder: Path, tell: Callable[[str], None] = lambda holder: None, *, wai
         yield
     finally:
         held.release()
+
+
+def is_held(folder: Path) -> bool | None:
+    """Return whether a living process holds the lock on a folder; None while that cannot be told. Nothing is changed.
+
+    Of a holder on another machine it cannot be told until its number moves, which takes `BEAT_SECONDS`, or stands still for a minute.
+    """
+    path = folder / NAME
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        kernel = _flock(handle)
+        content = os.pread(handle, 4096, 0)
+    finally:
+        os.close(handle)
+    if kernel is not None and (not kernel or _parse(content).get("machine") == _machine()):
+        return not kernel
+    now = time.monotonic()
+    last, since, moved = _WATCHED.get(path, (content, now, False))
+    if last != content:
+        since, moved = now, True
+    _WATCHED[path] = (content, since, moved)
+    return False if now - since > STALE_SECONDS else moved or None
 
 
 @dataclass

@@ -5,10 +5,9 @@ models say lies in the evidence cache, one row a model; a metric reads rows and 
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ from expunge.attacks.margins import design
 from expunge.data.split import Split
 from expunge.engine.randomness import derive
 from expunge.errors import BadInput
-from expunge.pools import executor, locks, stages, vectorized
+from expunge.pools import executor, locks, remote, stages, store, vectorized
 from expunge.pools.cache import FORGET, IN, OUT, EvidenceCache
 from expunge.pools.executor import Job
 from expunge.pools.store import Run
@@ -196,8 +195,16 @@ class Pool:
             if not self.kind.endswith("unlearned"):
                 return cache
             jobs = [replace(job, arguments={**job.arguments, "together": True}) for job in jobs]
-        executor.run(jobs, executor.chosen(self.work), report)
+        names = executor.run(jobs, executor.chosen(self.work), report)
+        if remote.is_address(self.work.experiment.out):
+            self._gather(cache, {number: names[f"{self.kind}/{number}"] for number in missing}, report)
         return cache
+
+    def _gather(self, cache: EvidenceCache, names: Mapping[int, str], report: Report) -> None:
+        """Write the rows of models that workers have made on machines with a cache of their own; their evidence is at the address."""
+        for number, name in names.items():
+            if not cache.valid(number) and (run := store.find(name)).status == "ok":
+                _write_row(self, cache, number, run, report)
 
     def _train_together(self, numbers: list[int], cache: EvidenceCache, report: Report) -> None:
         """Train models, of unlearned pools their originals, many at once; write the rows of those that are finished by that."""
@@ -278,12 +285,12 @@ def fill_row(
     """Make one model of a pool and write its row: what a worker does.
 
     Returns:
-        The model's run folder.
+        The name of the model's run.
     """
     pool = Pool(Workplace(config.resolve(tree), report), kind, target_fraction, offset, dose)
     run = pool.run(number, together)
     _write_row(pool, pool.cache(), number, run, report)
-    return str(Path(run.folder))
+    return run.name
 
 
 def _write_row(pool: Pool, cache: EvidenceCache, number: int, run: Run, report: Report) -> None:

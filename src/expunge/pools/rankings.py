@@ -24,14 +24,14 @@ from expunge.engine.architecture import Architecture
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput, RunFailed
 from expunge.models import checkpoint
-from expunge.pools import stages, worst_case
+from expunge.pools import remote, stages, worst_case
 from expunge.pools.cache import IN
 from expunge.pools.pool import Pool
 from expunge.pools.workplace import Report, Workplace, code_fingerprint
 from expunge.representation import downstream, related
 from expunge.representation.entanglement import by_distance, entanglement, start
 from expunge.representation.features import read
-from expunge.runs import atomic_write, check_writable
+from expunge.runs import atomic_write
 
 OFFSET = 1_000_000
 """Number of the first training seed of a ranking's models, beyond those of all models that are judged."""
@@ -66,8 +66,9 @@ def find_or_make(work: Workplace) -> Path:
     candidates = stages.validation_split(work.plain_data, work.experiment.seed, work.validation_fraction)[0]
     scenario.check(candidates)
     path = work.out / "rankings" / f"{scenario.name}-{fingerprint(_identity(work, candidates))}.npz"
-    if not path.is_file():
+    if not remote.pull_file(path):
         save(MAKERS[scenario.name](work, candidates), path)
+    remote.push_file(path)
     return path
 
 
@@ -106,7 +107,7 @@ def _check(work: Workplace) -> None:
     if experiment.method is not None:
         streams = ("forget", "retain", "validation") if len(validation) else ("forget", "retain")
         engine.check(experiment.method, experiment.addons, kind=experiment.forget.kind, streams=streams, artefacts=("recipe", "oracle"))
-    check_writable(work.out)
+    remote.check_writable(work.out)
 
 
 def _identity(work: Workplace, candidates: np.ndarray) -> dict[str, Any]:

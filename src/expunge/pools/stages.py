@@ -23,7 +23,7 @@ from expunge.engine.context import Context
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput, Diverged
 from expunge.models import checkpoint
-from expunge.pools.store import Run, look_up, make
+from expunge.pools.store import Run, find, look_up, make
 from expunge.pools.workplace import Report, Workplace, code_fingerprint
 from expunge.training.checkpoints import DiskCheckpoints
 from expunge.training.precision import resolve_precision
@@ -229,22 +229,22 @@ def original_key(work: Workplace) -> str:
 
 
 def run_job(stage: str, tree: dict[str, Any], number: int, results: dict[str, str], report: Report) -> str:
-    """Run one stage of a job and return its folder.
+    """Run one stage of a job and return its name: its folder, or its address.
 
     Args:
         stage: original, retrained or unlearned.
         tree: the experiment.
         number: seed number.
-        results: folder of the original, for unlearning.
+        results: name of the original, for unlearning.
         report: hears the events.
     """
     work = Workplace(config.resolve(tree), report)
     if stage != "unlearned":
-        return str({"original": original, "retrained": retrained}[stage](work, number).folder)
-    start = None if work.experiment.model.weights is not None else Path(next(iter(results.values())))
+        return {"original": original, "retrained": retrained}[stage](work, number).name
+    start = None if work.experiment.model.weights is not None else find(next(iter(results.values()))).folder
     trained = work.seed_of(number)
     seed, title = work.unlearning_seed_of(number, trained), f"{work.experiment.method.name} {number}"
-    return str(unlearn(work, start, seed, title, training_seed=trained).folder)
+    return unlearn(work, start, seed, title, training_seed=trained).name
 
 
 def made(work: Workplace, stage: str, number: int) -> Run | None:
@@ -261,11 +261,12 @@ def made(work: Workplace, stage: str, number: int) -> Run | None:
         if weights is None and start is None:
             return None
         drawn = work.unlearning_seed_of(number, seed)
-        return look_up(work, unlearn_identity(work, start.record["weights"] if start else None, drawn, work.split, seed), stage)
+        identity = unlearn_identity(work, start.record["weights"] if start else None, drawn, work.split, seed)
+        return look_up(work, identity, stage, bring=False)
     if stage == "original" and weights is not None:
-        return look_up(work, score_identity(work), stage)
+        return look_up(work, score_identity(work), stage, bring=False)
     index = np.sort(work.split.train if stage == "original" else work.split.retain)
-    return look_up(work, train_identity(work, index, seed), stage)
+    return look_up(work, train_identity(work, index, seed), stage, bring=False)
 
 
 def check_model(work: Workplace) -> None:

@@ -1,8 +1,10 @@
 """The folder of a finished run: found, made, written, checked. It is finished when its record exists.
 
-A run is made by one process at a time, on one machine or on several that share the store: see `expunge.pools.locks`.
+A run is made by one process at a time, on one machine or on several that share the store: see `expunge.pools.locks`. A store may be at an
+address instead of in a folder: see `expunge.pools.remote`.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from expunge.engine import parallel
 from expunge.engine.divided import divide
 from expunge.errors import BadInput, is_about_results
 from expunge.models import checkpoint
-from expunge.pools import evidence, locks
+from expunge.pools import evidence, locks, remote
 from expunge.pools.workplace import Report, Workplace
 
 
@@ -31,6 +33,11 @@ class Run:
     record: dict[str, Any]
 
     @property
+    def name(self) -> str:
+        """Where it is, for other machines too; `find` takes it."""
+        return remote.name_of(self.folder)
+
+    @property
     def status(self) -> str:
         """``ok`` or ``diverged``."""
         return self.record["status"]
@@ -39,9 +46,14 @@ class Run:
         """Return the evidence, float32 ``[N + T, C]``."""
         return evidence.load(self.folder / "logits.npy")
 
+    @property
+    def has_triggered(self) -> bool:
+        """Whether there is evidence about test pictures with a trigger."""
+        return "triggered" in self.record.get("evidence", ())
+
     def triggered(self) -> np.ndarray | None:
         """Return the logits of test pictures with a trigger, float32 ``[n, C]``; None where the request forgets no backdoor."""
-        return evidence.load(self.folder / "triggered.npy") if "triggered" in self.record.get("evidence", ()) else None
+        return evidence.load(self.folder / "triggered.npy") if self.has_triggered else None
 
 
 Compute = Callable[[Path, Report], tuple[nn.Module, dict[str, Any]]]
@@ -70,7 +82,7 @@ def make(work: Workplace, identity: dict[str, Any], title: str, compute: Compute
         work.report({"event": "waiting", "title": title, "folder": str(folder), "for": holder})
 
     with locks.hold(folder, tell, wait=parallel.ranks() > 1):
-        return look_up(work, identity, title) or _make(work, identity, title, compute, split)
+        return look_up(work, identity, title, held=True) or _make(work, identity, title, compute, split)
 
 
 def _make(work: Workplace, identity: dict[str, Any], title: str, compute: Compute, split: Split | None) -> Run:
@@ -89,27 +101,76 @@ def _make(work: Workplace, identity: dict[str, Any], title: str, compute: Comput
     return _finish(work, identity, title, model, record, lambda: _outputs(work, model))
 
 
-def find(folder: str | Path) -> Run:
-    """Return a finished run by its folder.
+def find(name: str | Path) -> Run:
+    """Return a finished run by its folder or by its name, after bringing it here where it is at an address alone.
 
     Raises:
         BadInput: it is not finished.
     """
-    found = _finished(Path(folder))
+    folder = remote.local(name)
+    found = _finished(folder) or _brought(folder)
     if found is None:
-        raise BadInput(str(folder), "is not a finished run.", "Run the command that made it again; it goes on.")
+        raise BadInput(str(name), "is not a finished run.", "Run the command that made it again; it goes on.")
     return found
 
 
-def look_up(work: Workplace, identity: dict[str, Any], title: str) -> Run | None:
-    """Return a finished run, and tell that it was found; None if it is still to be made."""
+def look_up(work: Workplace, identity: dict[str, Any], title: str, *, held: bool = False, bring: bool = True) -> Run | None:
+    """Return a finished run, and tell that it was found; None if it is still to be made.
+
+    Args:
+        work: the experiment.
+        identity: what names the folder.
+        title: what the run is called.
+        held: whether the caller holds the lock on the folder.
+        bring: have its files here; of a run that is at an address alone, only the record is read otherwise.
+    """
     folder, attack = folder_of(work, identity), work.triggered_test
-    found = _finished(folder) if not parallel.rank() else None
-    if not parallel.agreed(found is not None and not (attack is not None and found.status == "ok" and found.triggered() is None)):
+    found = _kept(work, folder, held, bring) if not parallel.rank() else None
+    lacks_trigger = found is not None and attack is not None and found.status == "ok" and not found.has_triggered
+    if lacks_trigger and bring:
+        remote.distrust(folder)
+    if not parallel.agreed(found is not None and not lacks_trigger):
         return None
     found = found or find(folder)
     work.report({"event": "found", "title": title, "folder": str(folder)})
     return found
+
+
+def _kept(work: Workplace, folder: Path, held: bool, bring: bool) -> Run | None:
+    """Return a run that is finished here or at the address of the store, and let the address have what it lacks."""
+    found = _finished(folder)
+    if not bring:
+        record = remote.record(folder) if found is None else None
+        return found or (Run(folder, record) if isinstance(record, dict) and "status" in record else None)
+    if found is not None:
+        remote.push(folder, work.report)  # a command that was cut off before has left it here alone
+    return found or _brought(folder, work.report, held)
+
+
+def _brought(folder: Path, report: Report = lambda event: None, held: bool = False) -> Run | None:
+    """Return a run that is finished at the address of its store alone, and is brought from there; None if there is none that is whole."""
+    if not remote.has(folder):
+        return None
+    with contextlib.nullcontext() if held else locks.hold(folder):
+        found = _finished(folder)
+        if found is not None or not remote.pull(folder, report):
+            return found
+        found = _finished(folder)
+        if found is not None and _is_true(found):
+            return found
+        remote.distrust(folder)
+    message = f"what lies at {remote.name_of(folder)} is damaged; it is made again"
+    report({"event": "warning", "title": folder.name, "message": message})
+    return None
+
+
+def _is_true(run: Run) -> bool:
+    """Return whether the weights of a run are those that its record tells of."""
+    try:
+        held = checkpoint.tensors_hash(checkpoint.read_state(run.folder / weights_name(run.status)))
+    except BadInput:
+        return False
+    return held == run.record["weights"]
 
 
 def keep(
@@ -120,6 +181,8 @@ def keep(
     record: dict[str, Any],
     outputs: dict[str, np.ndarray],
     events: Sequence[dict[str, Any]],
+    *,
+    held: bool = False,
 ) -> Run:
     """Write the run folder of a model that was made elsewhere than in a stage of its own.
 
@@ -131,9 +194,10 @@ def keep(
         record: what its training did.
         outputs: ``logits`` and, where a backdoor is forgotten, ``triggered``.
         events: what its training reported.
+        held: whether the caller holds the lock on the folder.
     """
     folder = folder_of(work, identity)
-    with locks.hold(folder):
+    with contextlib.nullcontext() if held else locks.hold(folder):
         _prepare(work, folder, identity)
         for event in events:
             runs.append_event(folder / "events.jsonl", **event)
@@ -153,7 +217,7 @@ def _finish(
     record: dict[str, Any],
     outputs: Callable[[], dict[str, np.ndarray]],
 ) -> Run:
-    """Write evidence, weights and, last, the record."""
+    """Write evidence, weights and, last, the record; then send them to the address of the store, if it has one."""
     folder = folder_of(work, identity)
     record = {"status": "ok", **record, "title": title, "identity": identity, "weights": checkpoint.weights_hash(model)}
     if record["status"] == "ok":
@@ -163,6 +227,7 @@ def _finish(
     if not parallel.rank():
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     runs.append_event(folder / "events.jsonl", event="end", status=record["status"], cost=record.get("cost"), weights=record["weights"])
+    remote.push(folder, work.report)
     work.report({"event": "end", "title": title, "folder": str(folder), "status": record["status"]})
     return Run(folder, parallel.agreed(record))
 
@@ -209,7 +274,7 @@ def _finished(folder: Path) -> Run | None:
         run = Run(folder, runs.read_json(folder / "record.json"))
         outputs = [run.logits(), run.triggered()] if run.status == "ok" else []
         complete = checkpoint.is_whole(folder / weights_name(run.status)) and all(found is None or len(found) for found in outputs)
-    except (BadInput, KeyError) as error:
+    except (BadInput, KeyError, TypeError) as error:
         if is_about_results(error):
             raise
         return None

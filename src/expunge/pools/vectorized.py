@@ -5,6 +5,7 @@ steps in float32 unless a ReLU or a maximum whose inputs lie within rounding of 
 device. Training enlarges such differences, so the folder has a name of its own, and its record says ``executor: vectorized``.
 """
 
+import contextlib
 import gc
 import json
 import math
@@ -22,7 +23,7 @@ from expunge.config import fingerprint
 from expunge.engine.run import Outcome
 from expunge.engine.stream import Stream
 from expunge.errors import BadInput, Diverged
-from expunge.pools import executor, stages, store
+from expunge.pools import executor, locks, remote, stages, store
 from expunge.pools.stacked import refusal, train_together
 from expunge.pools.stacked_net import outputs_together
 from expunge.pools.store import Run
@@ -115,10 +116,11 @@ def chosen(work: Workplace, models: int, report: Report) -> bool:
                 "evaluate.executor", f"these models cannot be trained at once: {reason}.", "Write evaluate.executor=auto, or processes."
             )
         return True
-    if not _decision(work).is_file():
+    if not remote.pull_file(_decision(work)):
         reason = available(work) or (None if faster(work, models) else "a short measurement finds worker processes faster")
         found = {"executor": "processes" if reason else "vectorized", "reason": reason}
         runs.write_json(_decision(work), found)
+        remote.push_file(_decision(work))
         report({"event": "executor", **found})
     return bool(promise(work))
 
@@ -128,7 +130,7 @@ def promise(work: Workplace) -> dict[str, str]:
     setting = _setting(work)
     if setting == "auto":
         path = _decision(work)
-        setting = runs.read_json(path)["executor"] if path.is_file() else "processes"
+        setting = runs.read_json(path)["executor"] if remote.pull_file(path) else "processes"
     return {"executor": "vectorized", "executor code": _code()} if setting == "vectorized" else {}
 
 
@@ -181,7 +183,8 @@ def train_chunks(
 ) -> Iterator[tuple[int, Run]]:
     """Yield (place in the lists, finished run), first those that are there, then those of a chunk when all of it is saved.
 
-    Nothing is written while a chunk trains, so a process that is killed leaves no folder of it, and the chunk is trained again.
+    Nothing but locks is written while a chunk trains, so a process that is killed leaves nothing of it, and the chunk is trained again.
+    What another process makes at the same time, on this machine or on another that shares the folder, is taken from there.
 
     Args:
         work: the experiment; `available` must have no objection.
@@ -192,6 +195,7 @@ def train_chunks(
 
     Raises:
         Diverged: a model stopped being finite; the others of its chunk have been saved and yielded.
+        Busy: another process is making one, in a worker that can take other work; everybody else waits for it.
     """
     work, wanted = replace(work, report=report), []
     for place, (index, seed) in enumerate(zip(indices, seeds, strict=True)):
@@ -218,26 +222,72 @@ def _groups(work: Workplace, wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:
 
 
 def _train_group(work: Workplace, group: list[_Wanted], report: Report) -> Iterator[tuple[int, Run]]:
-    """Train the models of a group in chunks of nearly equal size; a chunk that the device's memory cannot hold is halved."""
-    limit = chunk_size(work)
-    while group:
+    """Train the models of a group in chunks of nearly equal size; a chunk that the device's memory cannot hold is halved.
+
+    A model that another process is making at the moment is left for last: by then it is there, or that process is dead.
+    """
+    limit, elsewhere = chunk_size(work), list[_Wanted]()
+    while group or elsewhere:
+        if not group:
+            _wait(work, elsewhere[0], report)
+            group, elsewhere = elsewhere, []
         size = math.ceil(len(group) / math.ceil(len(group) / limit))
-        made = None
-        try:
-            made = _train_chunk(work, group[:size], report)
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
+        with _held(work, group[:size]) as (mine, busy):
+            found = {one.place: run for one in mine if (run := store.look_up(work, one.identity, one.title, held=True)) is not None}
+            yield from found.items()
+            chunk = [one for one in mine if one.place not in found]
+            made = _made(work, chunk, report)
         if made is None:
             gc.collect()
             torch.cuda.empty_cache()
-            limit = size // 2
+            limit, group = len(chunk) // 2, [one for one in group if one.place not in found]
             continue
         failures = [result for _, result in made if isinstance(result, Diverged)]
         yield from ((one.place, result) for one, result in made if isinstance(result, Run))
         if failures:
             raise failures[0]
-        group = group[size:]
+        group, elsewhere = group[size:], [*elsewhere, *busy]
+
+
+@contextlib.contextmanager
+def _held(work: Workplace, chunk: Sequence[_Wanted]) -> Iterator[tuple[list[_Wanted], list[_Wanted]]]:
+    """Hold the runs of a chunk for the time of the block, and yield those that are held and those that another process holds.
+
+    Two processes would make each run of a chunk twice, and not bit by bit alike where their chunks differ: the second would replace weights
+    from which something has been unlearned by then. Nobody waits here, so that two processes never wait for each other.
+    """
+    mine, busy = list[_Wanted](), list[_Wanted]()
+    try:
+        with contextlib.ExitStack() as held:
+            for one in chunk:
+                try:
+                    with locks.impatient():
+                        held.enter_context(locks.hold(store.folder_of(work, one.identity)))
+                    mine.append(one)
+                except locks.Busy:
+                    busy.append(one)
+            yield mine, busy
+    finally:
+        for one in mine:
+            with contextlib.suppress(OSError):  # a folder with something in it stays
+                store.folder_of(work, one.identity).rmdir()
+
+
+def _wait(work: Workplace, one: _Wanted, report: Report) -> None:
+    """Wait until nobody makes a run any more; a worker that can take other work is told by `expunge.pools.locks.Busy`."""
+    folder = store.folder_of(work, one.identity)
+    with locks.hold(folder, lambda holder: report({"event": "waiting", "title": one.title, "folder": str(folder), "for": holder})):
+        pass
+
+
+def _made(work: Workplace, chunk: list[_Wanted], report: Report) -> list[tuple[_Wanted, Run | Diverged]] | None:
+    """Return the models of a chunk; None where the device's memory cannot hold several of them."""
+    try:
+        return _train_chunk(work, chunk, report) if chunk else []
+    except torch.OutOfMemoryError:
+        if len(chunk) == 1:
+            raise
+        return None
 
 
 def _train_chunk(work: Workplace, chunk: list[_Wanted], report: Report) -> list[tuple[_Wanted, Run | Diverged]]:
@@ -283,4 +333,4 @@ def _keep(
     together: int,
 ) -> Run:
     record = {"phases": outcome.phases, "cost": {**outcome.cost, "models_at_once": together}, "examples": len(one.index)}
-    return store.keep(work, one.identity, one.title, model, record, outputs, events)
+    return store.keep(work, one.identity, one.title, model, record, outputs, events, held=True)

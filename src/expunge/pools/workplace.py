@@ -1,7 +1,6 @@
 """A resolved experiment with its data, its split and its devices: where stages work."""
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -23,6 +22,7 @@ from expunge.engine.stream import Stream
 from expunge.errors import BadInput
 from expunge.models import checkpoint
 from expunge.models.model import create
+from expunge.pools import remote
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -87,10 +87,17 @@ def code_fingerprint(*packages: str) -> str:
 
 @dataclass(frozen=True)
 class Workplace:
-    """A resolved experiment with its data on the device."""
+    """A resolved experiment with its data on the device.
+
+    Attributes:
+        experiment: the configuration.
+        report: hears the events of whatever works here.
+        known: the split, where it is known and must not be made.
+    """
 
     experiment: Experiment
     report: Report = field(default=lambda event: None, compare=False)
+    known: Split | None = field(default=None, compare=False)
 
     @cached_property
     def device(self) -> torch.device:
@@ -107,6 +114,8 @@ class Workplace:
         """Which examples are forgotten, retained, held out. A scenario that ranks examples by models has its ranking made here."""
         if self.experiment.forget is None:
             raise BadInput("forget", "there is no request.", "For example forget=random forget.fraction=0.1.")
+        if self.known is not None:
+            return self.known
         data, scenario = (config.to_yaml(part.tree()) for part in (self.experiment.data, self.experiment.forget))
         ranking = None
         if self.experiment.forget.ranks:
@@ -160,16 +169,12 @@ class Workplace:
     @property
     def detail(self) -> Detail | None:
         """How closely trackers want runs to be watched; None without trackers. It decides no weights."""
-        chosen = self.experiment.track
-        if not chosen:
-            return None
-        every = math.gcd(*(tracker.every for tracker in chosen))
-        return Detail(every, any(tracker.apart for tracker in chosen), any(getattr(tracker, "histograms", False) for tracker in chosen))
+        return Detail.of(self.experiment.track)
 
     @property
     def out(self) -> Path:
-        """Where run folders are made."""
-        return Path(self.experiment.out)
+        """Where run folders are made; where results are kept at an address, the folder of this machine that stands for it."""
+        return remote.folder_of(self.experiment.out)
 
     @property
     def training_seed(self) -> int:

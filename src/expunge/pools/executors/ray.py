@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster whose machines share the folder of results."""
+"""Jobs on a Ray cluster whose machines share the folder of results, or reach the address at which they are kept."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.errors import BadInput
+from expunge.pools import remote
 from expunge.pools.executor import Job, Shift, attempt, processors
 
 _STORE_BYTES = 100 << 20
@@ -23,7 +24,7 @@ class Ray:
 
     Attributes:
         address: ``auto`` joins the cluster that runs on this machine, ``local`` starts one on it, ``host:port`` joins that one.
-        out: the folder of results; every machine must see it under the same path.
+        out: the folder of results, which every machine must see under the same path, or their address, which every machine must reach.
         device: kind of device on which all jobs compute, so that every machine makes the same run folders.
         cpus: share of processors that each job takes.
         gpus: share of a GPU that each job takes.
@@ -40,11 +41,10 @@ class Ray:
     def work(self, shift: Shift) -> None:
         """Run all jobs of a shift that can run."""
         ray = load()
-        with _joined(ray, self.address), _token(Path(self.out)) as token:
+        with _joined(ray, self.address), _place(self.out) as place:
             _check_room(ray, self)
             mailbox = _mailbox(ray)
             task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(_task)
-            place = {"folder": os.getcwd(), "token": str(token)}
             running: dict[Any, Job] = {}
             try:
                 self._drive(ray, shift, running, lambda job: task.remote(job, shift.needed(job), shift.keep_going, mailbox, place), mailbox)
@@ -65,9 +65,18 @@ class Ray:
                 continue
             done = ray.wait(list(running), timeout=0.5)[0]
             for event in ray.get(mailbox.take.remote()):
-                shift.report(event)
+                shift.report(self._here(event))
             for reference in done:
                 _settle(ray, shift, running.pop(reference), reference)
+
+    def _here(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Return an event with the folder of this machine: where results are kept at an address, each machine has one of its own."""
+        if not remote.is_address(self.out) or "folder" not in event:
+            return event
+        folder = remote.folder_of(self.out) / Path(event["folder"]).name
+        if event["event"] == "end" and not (folder / remote.RECORD).is_file():
+            remote.pull(folder)
+        return {**event, "folder": str(folder)}
 
     def _pinned(self, job: Job) -> Job:
         """Return the job with the device that ``auto`` means to the driver; a worker may see other devices."""
@@ -131,6 +140,17 @@ def _not_joined(address: str, reason: str) -> BadInput:
     return BadInput(
         "evaluate.ray", f"cannot join the cluster {address!r}: {reason}.", "Start one with `ray start --head`, or use --ray local."
     )
+
+
+@contextlib.contextmanager
+def _place(out: str) -> Iterator[dict[str, str]]:
+    """Say where the machines are to work, and how each can tell that it reaches the results."""
+    if remote.is_address(out):
+        remote.check_writable(remote.folder_of(out))
+        yield {"folder": os.getcwd(), "address": out}
+        return
+    with _token(Path(out)) as token:
+        yield {"folder": os.getcwd(), "token": str(token)}
 
 
 @contextlib.contextmanager
@@ -207,11 +227,18 @@ def _wait_for(sent: list[Any]) -> None:
 def _go_to(place: dict[str, str]) -> None:
     """Work in the driver's folder, after a look whether this machine sees the folder of results.
 
+    Where results are kept at an address, machines need share no folder; one that lacks the driver's stays where it is.
+
     Raises:
-        BadInput: it does not see one of them.
+        BadInput: it does not see one of them, or does not reach the address.
     """
     import platform
 
+    if "address" in place:
+        remote.see(place["address"])
+        with contextlib.suppress(OSError):
+            os.chdir(place["folder"])
+        return
     remedy = "Give a folder that all machines of the cluster share under the same path, for example on NFS."
     if not Path(place["token"]).is_file():
         raise BadInput("out", f"the machine {platform.node()} does not see {Path(place['token']).parent}.", remedy)
