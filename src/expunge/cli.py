@@ -145,7 +145,7 @@ def sequence(
     console = _console()
     for record in records:
         console.print(drawn.table(record))
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"report: {_shown(folder / 'report.html')}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -167,14 +167,17 @@ def lab(
 
 @app.command(rich_help_panel=LOOK)
 def track(
-    words: Annotated[list[str], typer.Argument(metavar="FOLDER... track=NAME...", help="Runs, or a folder of them, and where they go.")],
+    words: Annotated[
+        list[str], typer.Argument(metavar="FOLDER|ADDRESS... track=NAME...", help="Runs, or a folder of them, and where they go.")
+    ],
 ) -> None:
     """Send finished runs to a tracker that does not have them: MLflow, TensorBoard, Weights & Biases or files of JSON lines."""
     from expunge.config import read, resolve
     from expunge.tracking.following import send
 
     chosen = resolve(read(None, [word for word in words if "=" in word])).track
-    _finish(send([Path(word) for word in words if "=" not in word], chosen))
+    kinds = ("train", "unlearn", "score", "compare", "bench")
+    _finish(send([_opened(word, kinds=kinds) for word in words if "=" not in word], chosen))
 
 
 @app.command(rich_help_panel=MANY)
@@ -240,11 +243,14 @@ def verify(
     ledger: Annotated[Path | None, typer.Option("--ledger", help="The ledger in which the request stands.")] = None,
     data: Annotated[bool, typer.Option("--data", help="Read the data set, and compare the content of the deleted examples.")] = False,
     write: Annotated[str | None, typer.Option(metavar="REQUEST", help="First write the record of a run that has none.")] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="HASH", help="The ledger's last line as noted earlier: it must be there still.")
+    ] = None,
 ) -> None:
     """Check an audit record, the files it names and its place in the ledger; status 1 if anything does not fit."""
     from expunge.requests import listing
 
-    lines, fits = listing.verify(folder, ledger, data, write)
+    lines, fits = listing.verify(folder, ledger, data, write, head)
     _finish(lines)
     if not fits:
         _end("the record, a file or the ledger does not fit: see the lines with ✕.", 1)
@@ -283,7 +289,7 @@ def contribute(
 
 @app.command("table", rich_help_panel=LOOK)
 def table(
-    paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|record.json...", help="Results, or a folder of them such as runs.")],
+    paths: Annotated[list[str], typer.Argument(metavar="FOLDER|ADDRESS|record.json...", help="Results, or a folder of them such as runs.")],
     form: Annotated[str, typer.Option("--format", help="csv, markdown, latex, html, json or parquet.")] = "markdown",
     metrics: Annotated[str | None, typer.Option(help="Which columns, with commas between them.")] = None,
     published: Annotated[bool, typer.Option("--published", help="Published numbers of the same setting beside ours.")] = False,
@@ -294,7 +300,7 @@ def table(
     from expunge.report import formats
 
     chosen = [name.strip() for name in metrics.split(",")] if metrics else None
-    made = formats.write(paths, form, chosen, published, against)
+    made = formats.write([_opened(path, only=["record.json"]) for path in paths], form, chosen, published, against)
     if out is None:
         if isinstance(made, bytes):
             raise BadInput("--format", f"{form} is no text.", "Give a file: --out=table.parquet.")
@@ -332,19 +338,21 @@ def data_check(
 
 @app.command(rich_help_panel=LOOK)
 def report(
-    paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Results: compare-* or bench-* folders, or a folder of them.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="RUN|ADDRESS...", help="Results: compare-* or bench-* folders, or a folder of them.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Where the page goes; beside a single result if not given.")] = None,
     inside: Annotated[bool, typer.Option("--inside", help="Look into models of any size: a forward pass of each.")] = False,
 ) -> None:
     """Write one web page about finished results: it opens offline in any browser."""
     from expunge.report import results
 
-    print(f"report: {results.write(paths, out, inside)}")
+    print(f"report: {results.write([_opened(path) for path in paths], out, inside)}")
 
 
 @app.command(rich_help_panel=LOOK)
 def plot(
-    path: Annotated[Path, typer.Argument(metavar="RUN", help="A compare-* or bench-* folder.")],
+    path: Annotated[str, typer.Argument(metavar="RUN|ADDRESS", help="A compare-* or bench-* folder.")],
     figure: Annotated[str, typer.Argument(help="tradeoff, metric, losses, margins, roc, examples, confusion, along, cka, distance, ...")],
     out: Annotated[Path | None, typer.Option(help="A .pdf, .svg or .png file; FIGURE.pdf if not given.")] = None,
     row: Annotated[str | None, typer.Option(help="The method beside original and retrained.")] = None,
@@ -354,18 +362,22 @@ def plot(
     """Draw one figure of a result for a paper, in a style that colour-blind readers can read."""
     from expunge.report import plots
 
-    print(plots.write(path, figure, out, row, request, metric))
+    print(plots.write(_opened(path), figure, out, row, request, metric))
 
 
 @app.command(rich_help_panel=LOOK)
 def watch(
-    folder: Annotated[Path, typer.Argument(help="The folder that out= names, such as runs.")] = Path("runs"),
+    folder: Annotated[str, typer.Argument(help="What out= names, such as runs; of an address what this machine has of it.")] = "runs",
     port: Annotated[int, typer.Option(help="Of the page; any free one if not given.")] = 0,
 ) -> None:
-    """See runs while they are made: in the terminal, and as a page for this machine alone. Ends with Ctrl-C."""
+    """See runs while they are made, and the report of a comparison while it grows: in the terminal, and as pages for this machine alone.
+
+    Ends with Ctrl-C, and leaves the runs alone.
+    """
+    from expunge.pools.remote import local
     from expunge.report import watch as watching
 
-    watching.watch(folder, port)
+    watching.watch(local(folder), port)
 
 
 @app.command("list", rich_help_panel=NAMES)
@@ -453,6 +465,21 @@ def _console() -> Any:
     return console if console.is_terminal else Console(highlight=False, width=200)
 
 
+def _shown(path: Path) -> str:
+    from expunge.pools.remote import shown
+
+    return shown(path)
+
+
+def _opened(name: str, **wanted: Any) -> Path:
+    """Return the folder or file that a word names; what is at an address is brought here first."""
+    if "://" not in name:
+        return Path(name)
+    from expunge.pools.remote import opened
+
+    return opened(name, **wanted)
+
+
 def _split(words: list[str] | None, ray: str | None = None) -> tuple[Path | None, list[str]]:
     words = [*(words or []), *([f"evaluate.ray={ray}"] if ray else [])]
     if words and "=" not in words[0]:
@@ -525,7 +552,7 @@ def _compare(requests: Any) -> None:
     console = _console()
     for record in records:
         console.print(terminal.table(record))
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"report: {_shown(folder / 'report.html')}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _bench(grid: Any, shard: Any) -> None:
@@ -542,7 +569,7 @@ def _bench(grid: Any, shard: Any) -> None:
     for line in summary(result):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     if result.folder is not None:
-        console.print(f"report: {result.folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"report: {_shown(result.folder / 'report.html')}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _finish(lines: list[str]) -> None:

@@ -61,6 +61,16 @@ class Progress:
         if task is not None:
             self.bars.remove_task(task)
 
+    def _on_transfer(self, event: dict[str, Any]) -> None:
+        title, done, size = event["title"], event["done"] >> 20, event["size"] >> 20
+        if title not in self.tasks:
+            self.tasks[title] = self.bars.add_task(f"  {title}, MB", total=size)
+            if not self.live:
+                print(f"{title}, {size} MB", file=sys.stderr, flush=True)
+        self.bars.update(self.tasks[title], completed=done)
+        if event["done"] >= event["size"]:
+            self._on_end(event)
+
     def _on_done(self, event: dict[str, Any]) -> None:
         self.done += 1
         if self.all is not None:

@@ -128,8 +128,8 @@ def _doses(views: dict, seeds: int, scale: int, metrics: list) -> dict:
     given = {0.0: views["retrained"][:seeds], **left, 1.0: views["original"]}
     panels, reference = {dose: pipeline.panel(held) for dose, held in given.items()}, pipeline.panel(views["retrained"][seeds:])
     audit = registry.find("audits", "example_auc")()
-    found = responses(judged, views["retrained"], left, views["original"], seeds)
-    return found | {audit.name: dose_response(audit, panels, reference, views["original"][0].labels)}
+    found = responses(judged, views["retrained"], left, views["original"], seeds, 12)
+    return found | {audit.name: dose_response(audit, panels, reference, views["original"][0].labels, tests=12)}
 
 
 def failure() -> list[Failure]:

@@ -284,6 +284,10 @@ def test_csv_holds_audits_and_doses(deep):
     for name, held in deep["doses"].items():
         assert float(found["", f"{name}.spearman"]["value"]) == held["spearman"]
         assert found["", f"{name}.detectable"]["value"] == ("" if held["detectable"] is None else repr(held["detectable"]))
+        among = found["", f"{name}.detectable_among_all"]
+        assert among["reason"] == "among 12 tests" and among["value"] == (
+            "" if held["adjusted"]["detectable"] is None else repr(held["adjusted"]["detectable"])
+        )
         for dose, power in zip(held["doses"], held["power"], strict=True):
             assert float(found["", f"{name}.power.{dose:g}"]["value"]) == power
 
@@ -428,6 +432,7 @@ def test_doses_stand_from_the_most_sensitive_metric_to_the_blind_one(deep):
         held = deep["doses"][row["name"]]
         assert [point["seen"] for point in row["points"]] == [power >= 0.8 for power in held["power"]]
         assert row["detectable"] or row["reason"] == held["reason"]
+        assert row["among_value"] == held["adjusted"]["detectable"]
         heights = [point["y"] for point in row["points"]]
         assert heights == pytest.approx([doses.HEIGHT - doses.EDGE - 30 * power for power in held["power"]], abs=0.01)
     unknown = {"doses": {"churn": {"spearman": None, "p_value": None, "doses": [], "power": [], "detectable": None, "reason": "too few"}}}

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from expunge import runs
-from expunge.bench import pools, shards
+from expunge.bench import declarations, pools, shards
 from expunge.bench.compare import identity, is_written, write
 from expunge.bench.grid import Grid
 from expunge.bench.record import Found, record_of
 from expunge.bench.request import Request, inspected, jobs_of, prepare
 from expunge.bench.shards import Shard
+from expunge.bench.underway import underway
 from expunge.config import fingerprint
 from expunge.errors import BadInput, RunFailed, is_about_results
 from expunge.pools import store
@@ -52,8 +53,17 @@ def bench(grid: Grid, report: Report, command: str, shard: Shard | None = None) 
         BadInput: what cannot work, before any work; or the folder cannot be written.
         RunFailed: no request could be evaluated.
     """
-    requests, start = grid.requests, time.monotonic()
-    prepare(requests, report)
+    asked = {"command": command, "start": time.monotonic()}
+    prepare(grid.requests, report)
+    declarations.note(grid.requests)
+    with underway(grid.requests, report, command) as driver:
+        result = _bench(grid, driver.report, asked, shard)
+        driver.finished = result.folder is not None
+    return result
+
+
+def _bench(grid: Grid, report: Report, asked: Mapping[str, Any], shard: Shard | None) -> Result:
+    requests = grid.requests
     jobs = jobs_of(requests) if shard is None else shards.share(requests, shard)
     report({"event": "plan", "jobs": [job.key for job in jobs]})
     results = run_jobs(jobs, chosen(requests[0].workplace()), report, keep_going=True)
@@ -62,7 +72,7 @@ def bench(grid: Grid, report: Report, command: str, shard: Shard | None = None) 
     if shard is not None:
         filled = {request.title: _fill(request, report) for request in requests if shard.owns(shards.identity_of(request))}
         return Result([], None, failed | _failed_of(filled), len(jobs))
-    return _evaluate(grid, folders, failed, report, {"command": command, "start": start})
+    return _evaluate(grid, folders, failed, report, asked)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from expunge import runs
-from expunge.bench import pools
+from expunge.bench import declarations, pools
 from expunge.bench.record import Found, record_of
 from expunge.bench.request import Request, Row, jobs_of, prepare, request_of
+from expunge.bench.underway import underway
 from expunge.config import fingerprint
+from expunge.pools import remote
 from expunge.pools.executor import chosen
 from expunge.pools.executor import run as run_jobs
 from expunge.pools.workplace import code_fingerprint
@@ -35,6 +37,14 @@ def compare(requests: Sequence[Request], report: Report, command: str) -> tuple[
         The record of each request, and the folder with ``record.json``, ``table.csv`` and ``report.html``.
     """
     prepare(requests, report)
+    declarations.note(requests)
+    with underway(requests, report, command) as driver:
+        records, folder = _compare(requests, driver.report, command)
+        driver.finished = True
+    return records, folder
+
+
+def _compare(requests: Sequence[Request], report: Report, command: str) -> tuple[list[dict[str, Any]], Path]:
     start = time.monotonic()
     work = requests[0].workplace()
     jobs = jobs_of(requests)
@@ -53,8 +63,8 @@ def compare(requests: Sequence[Request], report: Report, command: str) -> tuple[
 
 
 def is_written(folder: Path) -> bool:
-    """Return whether a folder holds a whole result."""
-    return (folder / "record.json").is_file() and (folder / "report.html").is_file()
+    """Return whether a folder holds a whole result, here or at the address of the store."""
+    return remote.agree(folder, "record.json", "report.html")
 
 
 def write(records: Sequence[dict[str, Any]], folder: Path) -> None:
@@ -63,6 +73,7 @@ def write(records: Sequence[dict[str, Any]], folder: Path) -> None:
         temporary.write_text("\n".join(csv(record) for record in records), encoding="utf-8")
     html.write(list(records), folder / "report.html")
     runs.write_json(folder / "record.json", list(records))
+    remote.push(folder, anew=True)
 
 
 def identity(folders: Mapping[str, str], requests: Sequence[Request]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from expunge import config, runs
 from expunge.audits import margins
 from expunge.audits.claim import Claim, claim_of
-from expunge.bench import audits
+from expunge.bench import audits, declarations
 from expunge.bench.doses import responses
 from expunge.bench.pools import Filled
 from expunge.bench.request import Request, inspected, looked_for, originals, retrained, shared_key
@@ -61,10 +62,11 @@ class Found:
         work = request.workplace()
         settings, folder = inspection.settings_of(work, looked_for(work)), work.experiment.evaluate.downstream
         found = {}
-        for key, original in inspected(self.number, request).values():
+        for job, (key, original) in inspected(self.number, request).items():
             run, first = made[key], made[original]
             if isinstance(run, Run) and isinstance(first, Run):
-                found[key] = inspection.load(work, run, first, settings, folder)
+                path = Path(self.folders.get(job) or "")
+                found[key] = inspection.read(path) if path.is_file() else inspection.load(work, run, first, settings, folder)
         return found
 
 
@@ -80,14 +82,17 @@ def record_of(request: Request, found: Found, provenance: dict[str, Any]) -> dic
     }
     confusion = split.swapped_test(data) is not None
     metrics = tables.default_metrics(split.kind, backdoor=work.triggered_test is not None, tier=tier, confusion=confusion)
+    tested = sum(metric.tested for metric in metrics)
+    audited = audits.of(work, seen, found.pools, tests=tested, claims=_claims(request))
     rows: dict[str, Sequence[Any]] = {label: outcomes for label, outcomes in seen.items() if label not in ("original", "retrained")}
     record: dict[str, Any] = {
         "format": 2,
         "title": request.title,
         "request": _describe(request, work, split),
         "table": tables.evaluate(seen["original"], seen["retrained"], rows, metrics, split.kind),
-        "audits": audits.of(work, seen, found.pools, tests=sum(metric.tested for metric in metrics), claims=_claims(request)),
-        "doses": _doses(work, seen, found.pools, metrics),
+        "audits": audited,
+        "doses": _doses(work, seen, found.pools, metrics, tested + max((len(audits.tests(audited, label)) for label in seen), default=0)),
+        "declared": {row.label: declarations.found(request.workplace(row)) for row in request.rows},
         "methods": {row.label: _method(request.workplace(row)) for row in request.rows},
         "cost": _costs(made),
         "histograms": {"loss": histograms.shares({label: losses for label, outcomes in seen.items() if (losses := _losses(outcomes))})},
@@ -103,6 +108,9 @@ def record_of(request: Request, found: Found, provenance: dict[str, Any]) -> dic
         if row["name"] in found.pools.failed and row["status"] == "finished":
             row |= {"status": "failed", "reason": found.pools.failed[row["name"]]}
         row["verdict"] = tables.verdict(row, audits.tests(record["audits"], row["name"]))
+    shown = {row["name"] for row in record["table"]["rows"] if row["cells"]}
+    for work in (request.workplace(row) for row in request.rows if row.label in shown):
+        declarations.mark(work)
     return record
 
 
@@ -112,7 +120,7 @@ def _claims(request: Request) -> dict[str, Claim]:
     return {label: claim for label, claim in found.items() if claim is not None}
 
 
-def _doses(work: Workplace, seen: Mapping[str, list[Any]], pools: Filled, metrics: Sequence[Metric]) -> dict[str, Any]:
+def _doses(work: Workplace, seen: Mapping[str, list[Any]], pools: Filled, metrics: Sequence[Metric], tests: int) -> dict[str, Any]:
     """Return how each metric of the table answers to models that were retrained with a share of the forget set."""
     if not pools.doses:
         return {}
@@ -122,7 +130,8 @@ def _doses(work: Workplace, seen: Mapping[str, list[Any]], pools: Filled, metric
     here = [metric for metric in metrics if not metric.inspection and "triggered" not in metric.parts]
     models = {label: [view for view in seen[label] if isinstance(view, View)] for label in ("retrained", "original")}
     seeds = work.experiment.evaluate.seeds
-    return responses(here, models["retrained"], views, models["original"], seeds) | audits.responses(work, seen, views)
+    answers = responses(here, models["retrained"], views, models["original"], seeds, max(tests, 1))
+    return answers | audits.responses(work, seen, views, max(tests, 1))
 
 
 def _outcome(

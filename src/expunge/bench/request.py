@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge import config, runs
+from expunge import config
 from expunge.audits import margins
 from expunge.bench.estimate import in_words
+from expunge.data.split import Split
 from expunge.errors import BadInput
-from expunge.pools import inspection, rankings, stages
+from expunge.pools import inspection, rankings, remote, stages
 from expunge.pools.executor import Job
 from expunge.pools.workplace import Workplace
 from expunge.representation import downstream
@@ -48,11 +49,13 @@ class Request:
         title: for people.
         tree: the experiment without method: data, model, train, forget, evaluate, seeds, device, out.
         rows: the methods.
+        split: of the data, where it is known and must not be made.
     """
 
     title: str
     tree: Tree
     rows: Sequence[Row]
+    split: Split | None = None
 
     def tree_of(self, row: Row) -> Tree:
         """Return the experiment of one row."""
@@ -60,7 +63,7 @@ class Request:
 
     def workplace(self, row: Row | None = None) -> Workplace:
         """Return the resolved experiment, of one row or of none."""
-        return Workplace(config.resolve(self.tree if row is None else self.tree_of(row)))
+        return Workplace(config.resolve(self.tree if row is None else self.tree_of(row)), known=self.split)
 
 
 def request_of(experiment: config.Experiment, title: str) -> Request:
@@ -93,7 +96,7 @@ def prepare(requests: Sequence[Request], report: Callable[[dict[str, Any]], None
     for request in requests:
         check_sizes(request.workplace())
     if requests:
-        runs.check_writable(requests[0].workplace().out)
+        remote.check_writable(requests[0].workplace().out)
     rankings.prepare((request.workplace(row) for request in requests for row in request.rows), report)
     for request in requests:
         work = request.workplace()
@@ -140,26 +143,31 @@ def plays_games(work: Workplace) -> bool:
 
 
 def jobs_of(requests: Sequence[Request]) -> list[Job]:
-    """Return all jobs, originals and retrained models first, each model once however many requests need it."""
-    first: dict[str, Job] = {}
-    second: dict[str, Job] = {}
+    """Return all jobs, each model once however many requests need it: request after request, originals and retrained models first.
+
+    What is looked into comes right after what it is looked for in, so that rows are whole one after another.
+    """
+    found: dict[str, Job] = {}
     for number, request in enumerate(requests):
         work = request.workplace()
-        shared = shared_key(work)
-        for seed in range(originals(work)):
-            key = f"original/{shared}/{seed}"
-            first.setdefault(key, _job(key, "original", request.tree, seed))
-        for seed in range(retrained(work)):
-            key = f"retrained/{number}/{seed}"
-            first[key] = _job(key, "retrained", request.tree, seed)
-        for row in request.rows:
-            imitates = "oracle" in request.workplace(row).experiment.method.needs
-            for seed in range(work.experiment.evaluate.seeds):
-                key = f"unlearned/{number}/{row.label}/{seed}"
-                after = [f"original/{shared}/{min(seed, originals(work) - 1)}"]
-                after += [f"retrained/{number}/{seed}"] if imitates and seed < retrained(work) else []
-                second[key] = _job(key, "unlearned", request.tree_of(row), seed, after=tuple(after))
-    return [*first.values(), *second.values(), *(job for number, request in enumerate(requests) for job in _inspections(number, request))]
+        shared, looks = shared_key(work), {job.after[0]: job for job in _inspections(number, request)}
+        made = [_job(f"original/{shared}/{seed}", "original", request.tree, seed) for seed in range(originals(work))]
+        made += [_job(f"retrained/{number}/{seed}", "retrained", request.tree, seed) for seed in range(retrained(work))]
+        for jobs in (made, *(_unlearnings(number, request, row, shared) for row in request.rows)):
+            looked = [looks[job.key] for job in jobs if job.key in looks]
+            for job in (*jobs, *looked):
+                found.setdefault(job.key, job)
+    return list(found.values())
+
+
+def _unlearnings(number: int, request: Request, row: Row, shared: str) -> list[Job]:
+    work, jobs = request.workplace(row), []
+    imitates = "oracle" in work.experiment.method.needs
+    for seed in range(work.experiment.evaluate.seeds):
+        after = [f"original/{shared}/{min(seed, originals(work) - 1)}"]
+        after += [f"retrained/{number}/{seed}"] if imitates and seed < retrained(work) else []
+        jobs.append(_job(f"unlearned/{number}/{row.label}/{seed}", "unlearned", request.tree_of(row), seed, after=tuple(after)))
+    return jobs
 
 
 def inspected(number: int, request: Request) -> dict[str, tuple[str, str]]:

@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from expunge import runs
 from expunge.config import Experiment
 from expunge.engine import parallel
 from expunge.errors import RunFailed
-from expunge.pools import rankings, stages
+from expunge.pools import rankings, remote, stages
 from expunge.pools.store import Run
 from expunge.pools.workplace import Workplace
 
@@ -17,11 +16,11 @@ def train(experiment: Experiment, progress: Any) -> list[str]:
     """Train the original and return what to print."""
     _rank(experiment, progress)
     stages.check_model(Workplace(experiment))
-    runs.check_writable(Workplace(experiment).out)
+    remote.check_writable(Workplace(experiment).out)
     with progress as shown:
         work = Workplace(experiment, shown.report)
         run = stages.original(work, 0)
-    return [*_accuracies(run, work), f"weights: {run.folder / 'weights.safetensors'}"]
+    return [*_accuracies(run, work), f"weights: {remote.shown(run.folder / 'weights.safetensors')}"]
 
 
 def unlearn(experiment: Experiment, progress: Any) -> list[str]:
@@ -33,7 +32,7 @@ def unlearn(experiment: Experiment, progress: Any) -> list[str]:
     _rank(experiment, progress)
     stages.check_model(Workplace(experiment))
     stages.check_request(Workplace(experiment))
-    runs.check_writable(Workplace(experiment).out)
+    remote.check_writable(Workplace(experiment).out)
     with progress as shown:
         work = Workplace(experiment, shown.report)
         start = None if experiment.model.weights is not None else stages.original(work, 0)
@@ -48,7 +47,7 @@ def unlearn(experiment: Experiment, progress: Any) -> list[str]:
     return [
         *_accuracies(run, work),
         f"cost: {cost['seconds']:.1f} s, {cost['passes']} sample passes",
-        f"weights: {run.folder / 'weights.safetensors'}",
+        f"weights: {remote.shown(run.folder / 'weights.safetensors')}",
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from expunge import statistics
-from expunge.report import equivalence
+from expunge.report import declaration, equivalence
 from expunge.report.columns import MARKS, percent, side
 from expunge.report.equivalence import Judged
 
@@ -67,6 +67,7 @@ class Card:
         unmet: why it is not claimed; empty if it is.
         comparable: the published single numbers, for comparison with other papers.
         declared: what the row's difference from retraining is in every metric with a declared margin; empty where none was declared.
+        when: when these margins were declared, and what was there to be seen then; empty without margins.
         certificate: what the pools say about the (epsilon, delta) that the row's method claims; empty without a claim.
     """
 
@@ -78,11 +79,12 @@ class Card:
     comparable: str
     declared: tuple[Judged, ...] = ()
     certificate: str = ""
+    when: str = ""
 
     @property
     def sentence(self) -> str:
         """Whether it is claimed that the row matches retraining, with the margins that this is about."""
-        margins = ", ".join(each.words for each in self.declared)
+        margins = ", ".join(each.words for each in self.declared) + (f"; {self.when}" if self.when else "")
         if self.unmet:
             about = f" (declared margins: {margins})" if margins else ""
             return f"That it matches retraining is not claimed{about}: {'; '.join(self.unmet)}."
@@ -104,10 +106,11 @@ def card(record: dict[str, Any], name: str) -> Card:
     )
     margins = record["request"].get("margins") or {}
     declared = tuple(equivalence.judge(record, row, measure, margin) for measure, margin in margins.items())
-    unmet = tuple(_unmet(record, row, entries, declared, set(margins)))
+    when, late = declaration.told(record, row) if margins else ("", "")
+    unmet = (*_unmet(record, row, entries, declared, set(margins)), *([late] if late else []))
     claim = "not claimed" if unmet else "matches retraining"
     certificate = record["audits"].get("certificates", {}).get(name, {}).get("verdict", "")
-    return Card(name, entries, power(record), claim, unmet, _comparable(record, row), declared, certificate)
+    return Card(name, entries, power(record), claim, unmet, _comparable(record, row), declared, certificate, when)
 
 
 def _lost(record: dict[str, Any], row: dict[str, Any]) -> Card:
@@ -307,28 +310,39 @@ def power(record: dict[str, Any]) -> str:
     if not alone:
         return "How small a leak would have been noticed was not measured."
     text = f"With this many models one such test alone would have noticed, four times in five, {' or '.join(alone)}, or more."
-    return f"{text} {_adjusted(known)}".strip()
+    return f"{text} {_adjusted(known, noticed_dose(record, among=True))}".strip()
 
 
-def _adjusted(known: dict[str, Any]) -> str:
+def _adjusted(known: dict[str, Any], left: float | None) -> str:
     """Return the same at the level that counts over all tests of a row; empty where the record does not say."""
     adjusted = {words: found["adjusted"] for words, found in known.items() if "adjusted" in found}
     if not adjusted:
         return ""
     count = max(found["tests"] for found in adjusted.values())
     parts = [f"an AUC of {_number(found['above'])} {words}" for words, found in adjusted.items() if found["above"] is not None]
+    parts += [] if left is None else [f"{100 * left:.0f} % of the forget set left in"]
     told = f"{' or '.join(parts)}, or more" if parts else "no leak at all"
     return f"As one of the {count} tests that a verdict counts together, it would have noticed {told}."
 
 
-def noticed_dose(record: dict[str, Any]) -> float | None:
+def noticed_dose(record: dict[str, Any], among: bool = False) -> float | None:
     """Return the smallest share of the forget set that the set classifier or the per-example AUC notices; None where neither does.
 
     These two are the ones that a claim rests on. The best of all metrics would be a choice after the fact.
+
+    Args:
+        record: of a comparison.
+        among: notices as one of all tests of a row, at the level that a verdict takes; as one test alone otherwise.
     """
-    held = (record.get("doses", {}).get(name) for name in ("set_classifier", "example_auc"))
-    found = [entry["detectable"] for entry in held if entry and entry["detectable"] is not None and (entry["spearman"] or 0) > 0]
-    return min(found, default=None)
+    held = [record.get("doses", {}).get(name) for name in ("set_classifier", "example_auc")]
+    rising = [entry for entry in held if entry and (entry["spearman"] or 0) > 0]
+    found = [(entry.get("adjusted") or {}).get("detectable") if among else entry["detectable"] for entry in rising]
+    return min((share for share in found if share is not None), default=None)
+
+
+def _tests(record: dict[str, Any]) -> int:
+    """Return how many tests of a row a verdict counts together, as far as the doses say; 0 where they do not."""
+    return max(((entry.get("adjusted") or {}).get("tests", 0) for entry in record.get("doses", {}).values()), default=0)
 
 
 def _unmet(
@@ -351,9 +365,10 @@ def _unmet(
     control = _row(record, "retrained")
     if control is None or not control["verdict"].startswith("no evidence of failure"):
         found.append("the retrained control does not pass")
-    noticed = noticed_dose(record)
+    noticed = noticed_dose(record, among=True)
     if noticed is None or noticed > MARGIN_DOSE:
-        found.append(f"it is not shown that a leak of {100 * MARGIN_DOSE:.0f} % of the forget set would be noticed (evaluate.doses)")
+        among = f" among {tests} tests" if (tests := _tests(record)) else ""
+        found.append(f"it is not shown that a leak of {100 * MARGIN_DOSE:.0f} % of the forget set would be noticed{among} (evaluate.doses)")
     return found
 
 

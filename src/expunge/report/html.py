@@ -4,7 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from expunge.errors import BadInput
 from expunge.report import bars, page, terminal
 from expunge.report.figures import payload
+from expunge.report.watching import growth
 from expunge.runs import atomic_write
 
 FORMAT = 2
@@ -41,17 +42,30 @@ def write(records: list[dict[str, Any]], path: Path, beside: Sequence[Path] | No
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def render(records: list[dict[str, Any]], payloads: Sequence[dict[str, Any]] | None = None) -> str:
-    """Return the report as text; see `write`. Without payloads nothing but the records is shown."""
+def render(
+    records: list[dict[str, Any]], payloads: Sequence[dict[str, Any]] | None = None, underway: Mapping[str, Any] | None = None
+) -> str:
+    """Return the report as text; see `write`.
+
+    Args:
+        records: one for each request.
+        payloads: what figures show beyond the records; nothing if None.
+        underway: the comparison in progress that these records are a part of, see `expunge.report.watching.comparisons.describe`. The page
+            then says so, and follows the server that it comes from.
+    """
     check(records)
     found = payloads or [payload.nothing(record) for record in records]
     thinned = [page.thin(record) for record in records]
     shown = [record for record, _ in thinned]
-    plotly, script = _plotly(), text("static/page.js")
+    script = with_plotly(text("static/page.js"))
+    growing = growth.of(underway) if underway else None
+    scripts = [plotly(), script, *([growing["script"]] if growing else [])]
     requests = [
         {**page.present(record, number, held, left_out), "csv": _csv_link(terminal.csv(record))}
         for number, ((record, left_out), held) in enumerate(zip(thinned, found, strict=True), 1)
     ]
+    if growing:
+        requests = [growth.so_far(request, record["growing"]) for request, record in zip(requests, shown, strict=True)]
     data, figures = inline_json(shown), inline_json(list(found))
     return (
         templates()
@@ -64,8 +78,9 @@ def render(records: list[dict[str, Any]], payloads: Sequence[dict[str, Any]] | N
             size=f"{len(data) / 1e6:.1f} MB of numbers, {len(figures) / 1e6:.1f} MB of figures' numbers and pictures, and Plotly",
             style=text("static/style.css"),
             script=script,
-            plotly=_packed(plotly),
-            policy=policy([plotly, script]),
+            growing=growing,
+            plotly=packed(plotly()),
+            policy=policy(scripts) + ("; connect-src 'self'" if growing else ""),
             bar=(bars.BAR_WIDTH, bars.BAR_HEIGHT),
         )
     )
@@ -99,14 +114,20 @@ def _csv_link(table: str) -> str:
 
 
 @cache
-def _plotly() -> str:
+def plotly() -> str:
+    """Return Plotly's script, as a content security policy names it."""
     from plotly.offline import get_plotlyjs
 
     return get_plotlyjs().replace("\r\n", "\n")
 
 
+def with_plotly(script: str) -> str:
+    """Return a page's script with ``withPlotly()`` before it, which unpacks Plotly from the element of that name at its first call."""
+    return f"{text('static/plotly.js')}\n{script}"
+
+
 @cache
-def _packed(script: str) -> str:
+def packed(script: str) -> str:
     """Return a script compressed as base64: the browser reads a third of the bytes, and none of them before the page is there."""
     return base64.b64encode(gzip.compress(script.encode(), 9, mtime=0)).decode()
 

@@ -32,6 +32,8 @@ Record = dict[str, Any]
 
 LEVEL = 0.05
 FAILED, ORACLE = "†", "‡"
+UNNAMED = ("optimizer", "last_k")
+"""Add-ons by which no published row is named: they say how, or in which layers, the others of the row move the weights."""
 AUDITS = ("example_auc", "set_classifier", "ulira_privacy", "forgetting_quality")
 """Audits that are shown first, where a record has them; the others are there by name."""
 
@@ -372,17 +374,17 @@ def shortfall(target: str, aim: float, low: float, high: float) -> tuple[float, 
 
 def _published(setting: Setting, record: Record, shown: Sequence[Column]) -> Iterator[Line]:
     """Yield what a setting has for the rows of a record: the same method with the same add-ons, whatever its hyper-parameters."""
-    ours = {
-        "original",
-        "retrained",
-        *("+".join([held["name"], *(addon["name"] for addon in held["addons"])]) for held in record["methods"].values() if held),
-    }
+    ours = {"original", "retrained", *(_published_name(held) for held in record["methods"].values() if held)}
     names = {column.name for column in shown}
     for name, values in setting.rows.items():
         cells = {metric: Cell(value) for metric, value in values.items() if metric in names}
         if name in ours and cells:
             cost = {"seconds": 60 * setting.minutes[name]} if name in setting.minutes else {}
             yield Line(name, "published", cells, cost, source=f"{setting.name}: {setting.source}")
+
+
+def _published_name(method: Mapping[str, Any]) -> str:
+    return "+".join([method["name"], *(addon["name"] for addon in method["addons"] if addon["name"] not in UNNAMED)])
 
 
 def _setting(request: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ class Setting:
         source: where it was printed.
         data: name of the data set.
         model: name of the model.
-        kind: of the request: random or class.
+        kind: of the request: random, class or subclass.
         forget: number of examples to forget.
         retain: number of examples to keep.
         rows: registry name of a method, or ``retrained`` -> metric -> printed value.
@@ -59,6 +59,7 @@ def _rows(columns: tuple[str, ...], rows: Mapping[str, tuple[float, ...]]) -> di
 SALUN = "SalUn, ICLR 2024 (arXiv:2310.12508), Table 1, mean of 10 trials"
 SPARSE = "Model Sparsity Can Simplify Machine Unlearning, NeurIPS 2023 (arXiv:2304.04934), Table 3, mean of 10 trials"
 RERUN = "rerun of the authors' code in Ali-Vahedifar/Matryoshka-Machine-Unlearning (github.com), 10 trials"
+FEASIBLE = "results in the repository of Improving Unlearning with Model Updates Probably Aligned with Gradients (arXiv:2511.02435)"
 LORA = "LoRA Unlearns More and Retains More, AAAI 2025 (arXiv:2411.11907), after 10 epochs"
 
 TEN: dict[str, Any] = {"data": "cifar10", "model": "resnet18", "kind": "random", "forget": 4500, "retain": 40500}
@@ -248,6 +249,56 @@ SETTINGS: tuple[Setting, ...] = (
             },
         ),
         note="the class is number 3 (cat); its membership attack is another one than ours, and is left out.",
+    ),
+    Setting(
+        "prunelora-vit-class",
+        LORA,
+        **{**CLASS, "model": "vit"},
+        rows=_rows(
+            (UA, RA, TA),
+            {
+                "retrained": (100.0, 96.90, 84.92),
+                "finetune": (100.0, 86.80, 79.94),
+                "finetune+lora": (95.58, 97.81, 85.16),
+                "finetune+prune": (100.0, 86.14, 79.53),
+                "finetune+prune+lora": (100.0, 97.63, 85.34),
+            },
+        ),
+        note="the class is number 3 (cat), the net a SimpleViT of 12 blocks and width 384; its membership attack is another one than ours.",
+    ),
+    Setting(
+        "feasible-vgg16-random10",
+        f"{FEASIBLE}, one seed, after one epoch",
+        **{**TEN, "model": "vgg16_bn"},
+        rows=_rows(
+            (UA, RA, TA),
+            {
+                "original": (0.98, 98.99, 92.60),
+                "finetune": (1.67, 98.64, 92.25),
+                "neggrad_plus": (1.80, 98.52, 92.10),
+                "successive_random_label": (1.84, 98.56, 92.09),
+                "successive_random_label+batch_saliency": (1.73, 98.62, 92.22),
+            },
+        ),
+        note="printed as forget accuracies; its membership numbers are shares called members, and are left out.",
+    ),
+    Setting(
+        "feasible-subclass1900",
+        f"{FEASIBLE}, one seed, after ten epochs",
+        **{**TEN, "kind": "subclass", "forget": 1900, "retain": 43100},
+        rows={
+            "retrained": {UA: 20.26},
+            **_rows(
+                (UA, RA, TA),
+                {
+                    "successive_random_label": (22.00, 97.25, 90.48),
+                    "successive_random_label+gradient_mask": (22.84, 97.01, 90.29),
+                    "successive_random_label+gradient_focus": (21.58, 97.22, 90.47),
+                    "successive_random_label+batch_saliency": (38.32, 95.54, 88.52),
+                },
+            ),
+        },
+        note="1,900 of class 0; printed as forget accuracies; its membership numbers are shares called members, and are left out.",
     ),
 )
 

@@ -345,6 +345,9 @@ def _dose_lines(doses: dict[str, Any], heads: dict[str, Any]) -> Iterator[dict[s
         known = {"kind": "dose", "label": heads.get(name, {}).get("label", name)}
         yield known | {"metric": f"{name}.spearman", "value": plain(found["spearman"]), "p_value": plain(found["p_value"])}
         yield known | {"metric": f"{name}.detectable", "value": plain(found["detectable"]), "reason": found["reason"] or ""}
+        if among := found.get("adjusted"):
+            words = f"among {among['tests']} tests"
+            yield known | {"metric": f"{name}.detectable_among_all", "value": plain(among["detectable"]), "reason": words}
         for dose, power in zip(found["doses"], found["power"], strict=True):
             yield known | {"metric": f"{name}.power.{dose:g}", "value": plain(power)}
 

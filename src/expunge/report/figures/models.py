@@ -10,6 +10,7 @@ import numpy as np
 
 from expunge import config, runs
 from expunge.errors import BadInput
+from expunge.pools import remote
 
 if TYPE_CHECKING:
     from expunge.data.dataset import Data
@@ -146,7 +147,7 @@ def find(record: dict[str, Any], beside: Path | None) -> Models:
     missing: dict[str, int] = {}
     for key, stated in record["provenance"].get("runs", {}).items():
         row, seed = _row_of(key)
-        folder = _place(Path(stated), beside)
+        folder = _place(stated, beside)
         if folder is None:
             missing[row] = missing.get(row, 0) + 1
         elif _gave_a_model(folder):
@@ -162,8 +163,10 @@ def _row_of(key: str) -> tuple[str, int]:
     return (rest.partition("/")[2] if stage == "unlearned" else stage), int(seed)
 
 
-def _place(stated: Path, beside: Path | None) -> Path | None:
-    candidates = [stated] if beside is None else [beside.parent / stated.name, stated]
+def _place(stated: str, beside: Path | None) -> Path | None:
+    candidates = [Path(stated)] if beside is None else [beside.parent / Path(stated).name, Path(stated)]
+    if beside is not None and not (candidates[0] / "record.json").is_file():
+        remote.pull(candidates[0])
     return next((folder for folder in candidates if (folder / "record.json").is_file()), None)
 
 

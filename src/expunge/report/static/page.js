@@ -38,20 +38,6 @@
     return made;
   };
 
-  /* Plotly lies in the page compressed; the browser unpacks it when the first figure is near. */
-
-  let plotly;
-  function withPlotly() {
-    plotly ??= (async () => {
-      if (!("DecompressionStream" in window)) throw new Error("Figures need a browser of 2023 or later; the tables are complete without them.");
-      const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (letter) => letter.charCodeAt(0));
-      const script = document.createElement("script");
-      script.textContent = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-      document.head.append(script);
-    })();
-    return plotly;
-  }
-
   const options = (name) => ({
     displaylogo: false, displayModeBar: "hover", modeBarButtons: [["toImage"]], toImageButtonOptions: { format: "svg", filename: name },
   });

@@ -39,7 +39,43 @@
     return line;
   }
 
+  /* Comparisons that are not finished; finished ones are results. */
+
+  const COMPARISONS = { running: "In progress", stopped: "Stopped" };
+  const counted = ([there, all], one) => `${there} of ${all} ${one}${all === 1 ? "" : "s"}`;
+
+  function comparison(one) {
+    const item = make("li"), box = make("div"), head = make("p"), bar = make("progress"), words = [];
+    box.className = `underway ${one.state}`;
+    head.className = "underway-head";
+    head.append(make("strong", COMPARISONS[one.state]), make("span", `${counted(one.rows, "row")}, ${counted(one.jobs, "job")}`));
+    bar.className = "underway-bar";
+    bar.setAttribute("aria-label", "Jobs that have ended");
+    Object.assign(bar, { max: one.jobs[1] || 1, value: one.jobs[0] });
+    for (const request of one.requests) {
+      const before = one.requests.length > 1 ? `${request.title}: ` : "";
+      if (request.lost) words.push(`${before}nothing can be judged; ${request.lost}`);
+      else if (!request.ready) words.push(`${before}${request.references[0]} of ${request.references[1]} originals and retrained models are there; rows are judged when all are.`);
+    }
+    if (one.problem) words.push(`The report could not be written: ${one.problem}`);
+    box.append(head, bar, ...words.map((line) => Object.assign(make("p", line), { className: "underway-rule" })));
+    const place = make("p");
+    if (one.page) {
+      const link = make("a", one.state === "running" ? "The report so far" : "The report as far as it came");
+      link.href = `/growing/${encodeURIComponent(one.id)}`;
+      place.append(link);
+    } else if (one.state === "running" && !one.problem) place.append("The report begins with the first row that is whole.");
+    box.append(place, make("code", one.state === "stopped" ? `To go on, run again: ${one.command}` : one.command));
+    item.dataset.comparison = one.id;
+    item.append(box);
+    return item;
+  }
+
   function show(seen) {
+    const open = seen.comparisons.filter((one) => one.state in COMPARISONS);
+    if (location.pathname === "/" && open.some((one) => one.state === "running" && one.page)) return location.replace("/");
+    document.querySelector(".at-work").hidden = !open.length;
+    document.querySelector(".comparisons").replaceChildren(...open.map(comparison));
     const counts = Object.entries(seen.counts).map(([state, count]) => `${count} ${WORDS[state] || state}`);
     document.querySelector(".counts").textContent = counts.length ? `${counts.join(", ")}.` : "No run yet.";
     document.querySelector(".runs tbody").replaceChildren(...seen.runs.map(row));
