@@ -4,7 +4,7 @@ Values stay on the device until the losses are read there too, so that a step wa
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -34,6 +34,14 @@ class Detail:
     every: int = 10
     apart: bool = False
     histograms: bool = False
+
+    @classmethod
+    def of(cls, trackers: Sequence[Any]) -> "Detail | None":
+        """Return how closely trackers together want phases to be watched; None without trackers. It decides no weights."""
+        if not trackers:
+            return None
+        every = math.gcd(*(tracker.every for tracker in trackers))
+        return cls(every, any(tracker.apart for tracker in trackers), any(getattr(tracker, "histograms", False) for tracker in trackers))
 
 
 class Gauges:
