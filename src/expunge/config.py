@@ -325,7 +325,7 @@ def to_yaml(tree: Any) -> str:
 
     out = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
+    yaml.default_flow_style, yaml.width = False, 10_000  # a path is not wrapped
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(tree, out)
     return out.getvalue()

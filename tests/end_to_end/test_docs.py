@@ -104,7 +104,7 @@ FLAGS: dict[str, set[str]] = {
     "sequence": RUN | {"--requests", "--splits", "--ray"},
     "ledger": {"--add", "--by", "--withdraw", "--json"},
     "serve": {"--ledger", "--splits", "--evidence"},
-    "verify": {"--ledger", "--data", "--write"},
+    "verify": {"--ledger", "--data", "--write", "--head"},
     "certificate": {"--models", "--seed", "--json"},
 }
 """Verb -> the flags that it takes; a flag's value follows an equals sign."""

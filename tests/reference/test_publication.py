@@ -246,6 +246,16 @@ def test_published_numbers_stand_beside_ours_and_enter_nothing(one):
     assert "salun (published)" in text and "in no mean, rank or test of ours" in text
 
 
+def test_a_published_row_is_found_whatever_optimizer_takes_the_steps(one):
+    made = copy.deepcopy(one)
+    made["request"] |= {"kind": "class", "model": "vit", "forget": 4500, "retain": 40500}
+    made["methods"]["finetune"]["addons"] = [{"name": name} for name in ("prune", "last_k", "lora", "optimizer")]
+    (setting,) = published.fitting(made["request"])
+    lines = lines_of(made, None, [setting])
+    assert lines["published", "finetune+prune+lora"].cells["unlearning_accuracy"].value == 100
+    assert ("published", "finetune+prune") not in lines and ("published", "finetune") not in lines
+
+
 def test_published_gaps_are_what_the_printed_cells_give():
     checked = 0
     for setting in published.SETTINGS:
