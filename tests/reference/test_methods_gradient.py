@@ -221,6 +221,18 @@ def test_finetune_is_training_on_the_retain_set() -> None:
     assert_same(context.model, expected)
 
 
+def test_finetune_along_a_cosine_takes_pytorchs_learning_rates() -> None:
+    context = make_context(needs={"retain"})
+    run(context, method("finetune", epochs=2, batch_size=128, schedule="cosine"))
+    expected = trained_net()
+    optimizer = plain_sgd(expected, 0.01)
+    losses = [ce(batch) for epoch in (0, 1) for batch in batches(context, "retain", 128, epoch)]
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=len(losses))
+    plain_loop(expected, optimizer, losses, after=lambda net, number: falling.step())
+    assert len(losses) > 2
+    assert_same(context.model, expected)
+
+
 @pytest.mark.parametrize(("blocks", "moved"), [(1, HEAD), (2, LAST_TWO)])
 def test_cf_k_leaves_the_rest_bit_for_bit_buffers_too(blocks: int, moved: tuple[str, ...]) -> None:
     context = make_context(needs={"retain"})

@@ -1,11 +1,13 @@
 """Go on training without the forget set."""
 
+from typing import Literal
+
 from expunge.config import PositiveFloat, PositiveInt, hyper
 from expunge.engine.context import Context
 from expunge.engine.method import Method, Steps
 from expunge.engine.phase import Phase
 from expunge.engine.terms import Term, cross_entropy
-from expunge.engine.update import sgd
+from expunge.engine.update import constant, cosine, sgd
 
 
 class Finetune(Method):
@@ -23,6 +25,7 @@ class Finetune(Method):
     lr: PositiveFloat = hyper(0.01, "learning rate", low=1e-3, high=1e-1, log=True)
     epochs: PositiveInt = hyper(10, "passes over the retain set")
     batch_size: PositiveInt = hyper(256, "examples in a step")
+    schedule: Literal["constant", "cosine"] = hyper("constant", "of the learning rate; cosine falls to zero")
 
     def steps(self, ctx: Context) -> Steps:
         """Yield one phase on the retain set."""
@@ -30,6 +33,7 @@ class Finetune(Method):
             [Term("retain", cross_entropy)],
             epochs=self.epochs,
             optimizer=sgd(self.lr),
+            schedule=cosine() if self.schedule == "cosine" else constant,
             batch_size=self.batch_size,
             name="fine-tune",
         )
