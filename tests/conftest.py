@@ -79,7 +79,9 @@ def split(kind: str) -> dict[str, torch.Tensor]:
     forget = {"random": everything[::9][:40], "class": everything[labels == 2], "subclass": everything[labels == 2][:30]}[kind]
     kept = torch.ones(SIZE, dtype=torch.bool)
     kept[forget] = False
-    return {"forget": forget, "retain": everything[kept], "validation": torch.arange(SIZE, SIZE + 50)}
+    unseen = torch.arange(SIZE, SIZE + 50)
+    validation = unseen[SOURCE.labels[SIZE : SIZE + 50] != 2] if kind == "class" else unseen
+    return {"forget": forget, "retain": everything[kept], "validation": validation}
 
 
 def make_context(

@@ -55,9 +55,10 @@ def all_streams(kind: str) -> dict[str, torch.Tensor]:
     return {**split(kind), "surrogate": torch.arange(SIZE + 50, SIZE + 100)}
 
 
-def small(kind: str, name: str, **fields):
-    """Return a component that runs quickly."""
-    component = registry.find(kind, name)(**fields)
+def small(kind: str, name: str, request: str = "random", **fields):
+    """Return a component that runs quickly, with its defaults for the request."""
+    found = registry.find(kind, name)
+    component = found(**{**getattr(found, "scenario_defaults", {}).get(request, {}), **fields})
     quick = {
         key: value for key, value in {**SMALL, **EAGER.get(name, {})}.items() if key in type(component).model_fields and key not in fields
     }

@@ -30,7 +30,7 @@ DETERMINISTIC = {"original", "head_surgery", "tempered", "ssd", "lfssd", "assd"}
 @cache
 def finished(name: str, kind: str):
     """Run a method once; return its context, outcome, record, states before and after, and the teacher's state before."""
-    method = small("methods", name)
+    method = small("methods", name, kind)
     context, source = context_for(method, kind=kind)
     before, teacher = state_of(context), copy.deepcopy(context.teacher().state_dict())
     outcome = run(context, method)
@@ -44,7 +44,7 @@ def test_the_registry_has_methods():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_fits_or_is_refused_with_a_reason(name, kind):
-    method = small("methods", name)
+    method = small("methods", name, kind)
     if kind in method.scenarios:
         check(method, kind=kind, streams=list(all_streams(kind)), artefacts=ARTEFACTS)
         return
@@ -73,14 +73,14 @@ def test_leaves_modes_and_gradients_as_they_were(name, kind):
 @pytest.mark.parametrize(("name", "kind"), FITTING)
 def test_same_seed_same_weights(name, kind):
     *_, after, _ = finished(name, kind)
-    context, _, _ = finish(small("methods", name), kind=kind)
+    context, _, _ = finish(small("methods", name, kind), kind=kind)
     assert same(after, state_of(context))
 
 
 @pytest.mark.parametrize(("name", "kind"), FITTING)
 def test_another_seed_other_weights(name, kind):
     *_, after, _ = finished(name, kind)
-    context, _, _ = finish(small("methods", name), kind=kind, seed=1)
+    context, _, _ = finish(small("methods", name, kind), kind=kind, seed=1)
     if name in DETERMINISTIC:
         assert same(after, state_of(context))
     else:
@@ -89,7 +89,7 @@ def test_another_seed_other_weights(name, kind):
 
 @pytest.mark.parametrize(("name", "kind"), FITTING)
 def test_reads_declared_data_only(name, kind):
-    method = small("methods", name)
+    method = small("methods", name, kind)
     _, _, source, *_ = finished(name, kind)
     index = all_streams(kind)
     allowed = {number for stream in method.needs & index.keys() for number in index[stream].tolist()}
@@ -116,8 +116,8 @@ def test_costs_are_metered(name, kind):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_data_are_named(name):
-    method = small("methods", name)
-    kind = sorted(method.scenarios)[0]
+    kind = sorted(registry.find("methods", name).scenarios)[0]
+    method = small("methods", name, kind)
     for missing in method.needs:
         rest = (set(all_streams(kind)) | set(ARTEFACTS)) - {missing}
         with pytest.raises(BadInput, match=missing):

@@ -478,7 +478,7 @@ def test_contrast_within_the_forget_set_is_the_naive_formula_and_zero_for_a_clas
 def test_the_form_of_the_source_warns_of_a_single_class() -> None:
     events = []
     context = make_context("class", report=events.append)
-    run(context, method("contrastive_unlearning", form="source_004", temperature=1.0, epochs=1, batch_size=80))
+    run(context, method("contrastive_unlearning", form="source_004", temperature=1.0, target=0.1, epochs=1, batch_size=80))
     assert any("single class" in event.get("message", "") for event in events)
     pair = batches(context, "forget", 80)[0], batches(context, "retain", 80)[0]
     expected = trained_net()

@@ -25,7 +25,7 @@ from expunge.errors import BadInput, Diverged
 from expunge.models.mlp import Mlp
 from expunge.models.model import Normalized
 from expunge.models.small_cnn import SmallCnn
-from expunge.pools import evidence, feed, stacked, stages, store, trial, vectorized
+from expunge.pools import evidence, feed, locks, stacked, stages, store, trial, vectorized
 from expunge.pools.pool import Pool
 from expunge.pools.workplace import Workplace
 from expunge.training.recipe import Recipe
@@ -366,6 +366,27 @@ def test_two_drivers_of_one_store_make_no_model_twice(tmp_path, monkeypatch):
     assert made[0] == [0, 1] and [event["event"] for event in heard].count("found") == 2
     assert all(json.loads((run.folder / "record.json").read_text()) == run.record for run in first)
     assert not list(tmp_path.rglob(".lock*"))
+
+
+def test_a_pool_takes_over_what_another_driver_made_in_the_last_moment(tmp_path, monkeypatch):
+    """The row of such a run is written under the lock of its folder, which this process must not hold then."""
+    work, other = workplace(tmp_path), workplace(tmp_path)
+    pool, real, looked = Pool(work, "base"), vectorized.store.look_up, []
+
+    def late(*arguments, **more):
+        found = real(*arguments, **more)
+        if not looked:
+            looked.append(found)
+            vectorized.train_many(other, [pool._examples(0)], [pool.training_seed(0)], ignore)
+        return found
+
+    def nobody_waits(holder):
+        raise AssertionError(f"waits for {holder}")
+
+    hold = locks.hold
+    monkeypatch.setattr(vectorized.store, "look_up", late)
+    monkeypatch.setattr(locks, "hold", lambda folder, tell=nobody_waits, **more: hold(folder, nobody_waits, **more))
+    assert pool.fill(2, ignore).rows() == [0, 1] and looked == [None]
 
 
 def test_a_chunk_that_does_not_fit_into_memory_is_halved(tmp_path, monkeypatch):

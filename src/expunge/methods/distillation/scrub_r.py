@@ -29,6 +29,8 @@ class ScrubR(MaxMin):
         "the validation error is weighted by the forget set's classes; the paper draws a validation set with these classes",
     )
     needs = {"forget", "retain", "validation"}
+    scenarios = {"random", "subclass"}
+    scenario_reason = "validation data hold nothing of a class that is forgotten as a whole, so no epoch can be chosen by them; scrub fits."
 
     def steps(self, ctx: Context) -> Steps:
         """Yield the alternation, then the return to the chosen epoch."""
