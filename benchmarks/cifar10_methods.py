@@ -7,11 +7,17 @@ method that costs as much as retraining has nothing to offer. Methods that read 
 each group of methods.
 
     python benchmarks/cifar10_methods.py --root data/cifar10 --out runs/cifar10 [--size small] [--methods ssd,salun]
+    python benchmarks/cifar10_methods.py --markdown runs/cifar10/compare-*/record.json
+
+The second command prints the tables of a finished comparison as Markdown, methods by their average gap, with the cost in passes through the
+net, which do not depend on what else a machine does.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -21,7 +27,7 @@ from expunge.report import terminal
 
 BUDGET = 0.25
 """Share of the training's epochs that a method may read the retain set for."""
-SIZES: dict[str, dict[str, object]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "whole": {"data": {}, "model": "whitened_cnn", "train": {"name": "fast", "epochs": 4}},
     "small": {
         "data": {"train_limit": 10000, "augment": False},
@@ -38,7 +44,7 @@ entropy_maximization""".split()
 """The order: what the published tables compare comes first; the rest follows by name."""
 LEFT_OUT = ("original", "retrain", "oracle_match", "scar_surrogate", "streaming", "rum", "ensemble_draw", "sequential")
 """Rows of their own, diagnostics, and methods that need data or parts which this request does not bring."""
-REQUESTS = {
+REQUESTS: dict[str, dict[str, Any]] = {
     "A random tenth of CIFAR-10": {"name": "random", "fraction": 0.1},
     "Every airplane of CIFAR-10": {"name": "class", "classes": ["airplane"]},
 }
@@ -55,10 +61,10 @@ def budgeted(name: str, epochs: int) -> dict[str, object]:
 def requests(args: argparse.Namespace, names: list[str]) -> list[Request]:
     """Return both requests with those of the methods that serve them."""
     found, size = [], SIZES[args.size]
-    epochs = int(BUDGET * size["train"]["epochs"])  # type: ignore[index]
+    epochs = int(BUDGET * size["train"]["epochs"])
     for title, forget in REQUESTS.items():
         tree = {
-            "data": {"name": "cifar10", "root": args.root, **size["data"]},  # type: ignore[dict-item]
+            "data": {"name": "cifar10", "root": args.root, **size["data"]},
             "model": size["model"],
             "train": size["train"],
             "forget": forget,
@@ -71,6 +77,55 @@ def requests(args: argparse.Namespace, names: list[str]) -> list[Request]:
     return found
 
 
+COLUMNS = {
+    "unlearning_accuracy": "UA %",
+    "retain_accuracy": "RA %",
+    "test_accuracy": "TA %",
+    "svc_membership": "MIA %",
+    "loss_auc": "loss AUC",
+    "average_gap": "avg. gap %",
+}
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """Return the table of one request: original, retrained and band, then methods by their average gap, those that failed last."""
+    rows = {row["name"]: row for row in record["table"]["rows"]}
+    held = [key for key in COLUMNS if key in rows["retrained"]["cells"]]
+    methods = sorted((name for name in rows if name not in ("original", "retrained")), key=lambda name: _gap(rows[name]))
+    lines = [
+        "|  | " + " | ".join([*(COLUMNS[key] for key in held), "passes", ""]) + " |",
+        "| --- |" + " ---: |" * (len(held) + 1) + " :---: |",
+    ]
+    for name in ("original", "retrained", *methods):
+        row = rows[name]
+        cells = [_cell(row["cells"].get(key)) for key in held] if row["status"] == "finished" else [row["status"], *[""] * (len(held) - 1)]
+        passes = record["cost"].get(name, {}).get("passes_ratio") if row["status"] == "finished" else None
+        sign = "○" if row["verdict"].startswith("no evidence") else "✕"
+        lines.append(f"| {name} | " + " | ".join([*cells, "" if passes is None else f"{100 * passes:.3g} %", sign]) + " |")
+        if name == "retrained":
+            bands = {key: _band(rows["original"]["cells"][key]["band"], key) for key in held}
+            lines.append("| band | " + " | ".join(bands.values()) + " |  |  |")
+    return "\n".join(lines)
+
+
+def _gap(row: dict[str, Any]) -> float:
+    cell = row["cells"].get("average_gap") if row["status"] == "finished" else None
+    return float("inf") if cell is None or cell["value"] is None else cell["value"]
+
+
+def _cell(cell: dict[str, Any] | None) -> str:
+    if cell is None or cell["value"] is None:
+        return "–"
+    places = 1 if cell["unit"] == "%" else 3
+    half = f" ± {(cell['interval']['high'] - cell['interval']['low']) / 2:.{places}f}" if cell["interval"] else ""
+    return f"{cell['value']:.{places}f}{half}"
+
+
+def _band(band: dict[str, float] | None, key: str) -> str:
+    places = 3 if COLUMNS[key].endswith("AUC") else 1
+    return "" if band is None else f"{band['low']:.{places}f} to {band['high']:.{places}f}"
+
+
 def main() -> None:
     """Run group by group and print the tables so far."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -81,7 +136,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--methods", default="", help="names with commas; all if empty")
+    parser.add_argument("--markdown", type=Path, help="print this record.json as Markdown, and run nothing")
     args = parser.parse_args()
+    if args.markdown:
+        for record in json.loads(args.markdown.read_text()):
+            print(f"{record['title']}:\n\n{markdown(record)}\n")
+        return
     others = [name for name in registry.names("methods") if name not in FIRST and name not in LEFT_OUT]
     names = args.methods.split(",") if args.methods else [*FIRST, *others]
     for end in range(min(args.group, len(names)), len(names) + args.group, args.group):

@@ -18,11 +18,15 @@ class NeggradPlus(Method):
     arXiv 2511.02435 (NGPlus) is ``optimizer=adam lr=1e-4 epochs=30 epoch_of=forget``. The two separate steps of the constrained unlearning
     project (source 002), 0.1 on the retain set and 0.05 on the forget set, are ``order=interleave alpha=0.667 lr=0.15 epoch_of=forget``,
     with one momentum for both.
+
+    The paper's weights are .95 to .9999. For whole classes .95 goes on climbing when nothing is left to forget: on 10,000 pictures of CIFAR-10 the
+    retain accuracy fell to 14 %, with .999 to 89 % of 94.
     """
 
     aliases = ("NGPlus", "NG+", "NegGrad+", "neggradplus")
     source = "Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023, arXiv 2302.09880; arXiv 2511.02435"
     needs = {"forget", "retain"}
+    scenario_defaults = {"class": {"alpha": 0.999}}
 
     alpha: Fraction = hyper(0.95, "weight of the retain set; the forget set has the rest", low=0.9, high=0.9999)
     anchor: NonNegativeFloat = hyper(0.0, "weight of the squared distance to the original")
