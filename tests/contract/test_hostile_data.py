@@ -138,6 +138,7 @@ def test_numbers_that_are_no_classes_are_refused_without_counting_to_them():
     pictures, labels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 2**40])
     with pytest.raises(BadInput, match="would make 1099511627777 classes for 4 examples"):
         from_tensors(pictures, labels, pictures, labels)
+    assert number_labels(Names(["1".zfill(20), "2".zfill(20), "0" * 20]), None)[0].tolist() == [1, 2, 0], "leading zeros are no digits"
     assert len(number_labels(Names(["0", "30000"]), None)[1]) == 30001, "gaps are allowed: a part of a large set has them"
 
 

@@ -1,5 +1,6 @@
 """A lock that a dead process does not hold: on one machine, and between machines that share a folder."""
 
+import errno
 import json
 import os
 import signal
@@ -157,6 +158,36 @@ def test_a_folder_that_cannot_be_made_is_said_clearly(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot lock .*Not a directory"), locks.hold(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.mark.parametrize("moment", ["before the file", "before the link"])
+def test_a_folder_that_is_cleared_up_at_that_moment_is_made_again(tmp_path, monkeypatch, moment):
+    """Whoever makes many models at once takes empty folders away when nobody holds them."""
+    folder, gone, call = tmp_path / "train-1", [], "open" if moment == "before the file" else "link"
+    real = getattr(os, call)
+
+    def late(path, *more):
+        if not gone and str(path).startswith(str(folder)):
+            gone.append(folder)
+            for left in folder.iterdir():
+                left.unlink()
+            folder.rmdir()
+        return real(path, *more)
+
+    monkeypatch.setattr(locks.os, call, late)
+    with locks.impatient(), locks.hold(folder):
+        assert (folder / ".lock").is_file()
+    assert gone and list(folder.iterdir()) == []
+
+
+def test_a_lock_that_cannot_be_read_is_not_taken_for_free(tmp_path, monkeypatch):
+    def refused(*arguments):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with locks.hold(tmp_path):
+        monkeypatch.setattr(locks.os, "open", refused)
+        assert locks.is_held(tmp_path) is None
+        monkeypatch.undo()
 
 
 def test_who_looks_on_sees_whether_a_folder_is_held_and_changes_nothing(tmp_path, holder):

@@ -10,6 +10,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from expunge import config
+from expunge.bench.tuning import tune
+from expunge.bench.tuning.settings import Tune
+from expunge.bench.tuning.study import Study
 from expunge.errors import BadInput
 from expunge.pools import addresses, executor, inspection, locks, rankings, remote, stages, store, vectorized
 from expunge.pools.pool import Pool
@@ -419,6 +422,41 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(BadInput, match="cannot write .*file/cache.* choose another folder for it with EXPUNGE_CACHE=FOLDER"):
         remote.folder_of("memory://bucket/runs")
+
+
+def test_a_study_at_which_somebody_works_is_not_replaced(machine, address):
+    study = Study(remote.folder_of(address) / "tune-0123456789ab", {}, Tune(), 1)
+    files, path = fsspec.core.url_to_fs(address)
+    files.makedirs(f"{path}/{study.folder.name}")
+    write(address, f"{study.folder.name}/history.json", b"[1, 2]")
+    with locks.hold(study.folder / "locks" / "trial-0"):
+        tune._take_over(study)
+        assert not (study.folder / "history.json").exists()
+    tune._take_over(study)
+    assert (study.folder / "history.json").read_text() == "[1, 2]"
+
+
+def test_notes_are_brought_once(machine, address):
+    folder = remote.folder_of(address) / "declared"
+    files, path = fsspec.core.url_to_fs(address)
+    files.makedirs(f"{path}/declared")
+    write(address, "declared/a.json", b"{}")
+    write(address, "declared/b.json", b"null")
+    assert remote.pull(folder, sign=None)
+    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    write(address, "declared/b.json", b'"seen"')
+    assert remote.pull(folder, sign=None) and before.keys() == {"a.json", "b.json"}
+    after = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    assert after["a.json"] == before["a.json"] and after["b.json"] != before["b.json"]
+    assert (folder / "b.json").read_text() == '"seen"'
+
+
+def test_a_folder_of_results_beside_the_caches_is_a_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))
+    folder, cache = tmp_path / "runs" / "train-0123456789ab", remote.folder_of("memory://bucket/runs")
+    folder.mkdir(parents=True)
+    assert remote.name_of(folder) == remote.shown(folder) == str(folder) and not remote.has(folder)
+    assert remote.name_of(cache / folder.name) == f"memory://bucket/runs/{folder.name}"
 
 
 def test_a_missing_package_is_named(machine):

@@ -176,6 +176,14 @@ def test_drivers_of_one_comparison_are_seen_as_one(tmp_path):
         assert comparisons.find(tmp_path)[0].shown == {"0": ["a"]}
         underway._tidy(tmp_path / "plans", "x")
         assert sorted(path.name for path in (tmp_path / "plans").iterdir()) == ["x-2", "y-1"], "the dead one's plan is gone"
+    (tmp_path / "plans" / "z-1").mkdir()
+    for path in (living, living / "ended.jsonl", tmp_path / "plans" / "y-1", tmp_path / "plans" / "z-1"):
+        os.utime(path, (0, 0))
+    with locks.hold(living):
+        os.utime(living, (0, 0))
+        underway._tidy(tmp_path / "plans", "x")
+    assert [path.name for path in (tmp_path / "plans").iterdir()] == ["x-2"], "plans of others go in the end, unless somebody works on them"
+    write(tmp_path, "y-1", {})
     (living / "plan.json").write_text("{")
     assert [one.identity for one in comparisons.find(tmp_path)] == ["y"]
 
@@ -256,7 +264,10 @@ def test_the_keeper_finds_the_result_of_a_comparison_that_is_over(tmp_path, cloc
     used = {"o": "run-1", "r": "run-2", "a0": "run-3", "a1": "run-4", "b0": "run-5"}
     record = {"title": REQUEST["title"], "methods": {"a": {}, "b": {}}, "request": {"tier": "fast"}, "provenance": {"runs": used}}
     runs.write_json(tmp_path / "bench-1" / "record.json", [record])
-    (tmp_path / "bench-1" / "report.html").write_text("the report")
+    for number, other in enumerate(([{"title": REQUEST["title"]}], {"format": 9}, 7), 2):
+        runs.write_json(tmp_path / f"bench-{number}" / "record.json", other)
+    for number in range(1, 5):
+        (tmp_path / f"bench-{number}" / "report.html").write_text("the report")
     for path in (*folder.iterdir(), folder):
         path.rmdir() if path.is_dir() else path.unlink()
     kept.look()

@@ -1,8 +1,11 @@
 """Streams of requests, and the ledger, the records and their verification, as a user types them."""
 
+import base64
 import csv
+import hashlib
 import io
 import json
+import re
 import shutil
 import sys
 import threading
@@ -15,6 +18,7 @@ from expunge import cli, config
 from expunge.data.split import Split
 from expunge.errors import BadInput
 from expunge.report import drift as drawn
+from expunge.report import html
 from expunge.requests import drift, record, serve, verify
 from expunge.requests.ledger import Ledger
 
@@ -108,6 +112,18 @@ def test_table_csv_and_page_hold_the_numbers(stream):
     assert "Content-Security-Policy" in page and page.count('class="drift-figure"') == len(drawn.figures(found)) == 9
     curve = next(figure for figure in drawn.figures(found) if "earlier" in figure["title"])
     assert curve["data"][0]["name"] == "retrained models" and curve["data"][1]["x"] == [2, 3]
+    assert page.count("H4sI") == 1 and len(page) < 3e6, "Plotly is packed"
+    allowed = re.findall("sha256-([A-Za-z0-9+/=]+)", page)
+    scripts = [html.plotly(), re.findall("<script>(.*?)</script>", page, re.DOTALL)[-1]]
+    assert allowed == [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+
+
+def test_declared_margins_are_refused_and_not_passed_over(tmp_path):
+    words = [*SMALL, "forget=random", "method=finetune", "evaluate.margins={RA: 1.0}", f"out={tmp_path}"]
+    with pytest.raises(BadInput, match="evaluate.margins: a stream of requests is not judged by declared margins"):
+        drift.serve(drift.read(None, words, 2, "fresh"), lambda event: None, "typed")
+    assert list(tmp_path.iterdir()) == []
+    drift._check_margins(drift.read(None, [*words, "evaluate.margins={}"], 2, "fresh"))
 
 
 def test_a_trend_beyond_its_interval_is_said(stream):
@@ -206,6 +222,14 @@ def test_verify_prints_what_is_shown_and_what_is_not(served, capsys):
     assert "This shows:" in said and "It does not show:" in said and "no audit of weights alone" in said
     assert call("verify", str(served / "ledger.jsonl")) == 0 and "6 lines follow each other" in capsys.readouterr().out
     assert call("ledger", str(served / "ledger.jsonl")) == 0 and "served" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--data", "--write=T-9", "--ledger"])
+def test_what_is_about_a_run_folder_is_not_asked_of_a_ledger(served, capsys, option):
+    ledger = served / "ledger.jsonl"
+    assert call("verify", str(ledger), f"{option}={ledger}" if option == "--ledger" else option) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{option.partition('=')[0]}: is about the run folder" in said and "Leave it out, or give the folder" in said
 
 
 def test_verify_takes_a_head_that_was_noted(served, capsys):

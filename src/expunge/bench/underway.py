@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 FOLDER, PLAN, ENDED = "plans", "plan.json", "ended.jsonl"
 FORMAT = 1
+KEPT_SECONDS = 30 * 86_400.0
+"""How long the plan of a comparison stays that nobody works on, such as one that was begun again with other settings."""
 Plain = dict[str, Any]
 
 
@@ -60,7 +63,8 @@ def underway(requests: "Sequence[Request]", report: Callable[[Plain], None], com
     """Keep the plan of a comparison while the block makes it.
 
     A block that says that the comparison is ``finished`` leaves nothing behind. One that ends with an error, or like a shard before the
-    others have ended, leaves the plan as that of a comparison that nobody works on; the next driver of the same one takes it away.
+    others have ended, leaves the plan as that of a comparison that nobody works on; the next driver of the same one takes it away, and
+    after a month that of any other.
 
     Args:
         requests: about to be evaluated; their data and splits can be read.
@@ -139,7 +143,15 @@ def _identity(plan: Plain) -> str:
 
 
 def _tidy(plans: Path, identity: str) -> None:
-    """Take away the plans of a comparison whose drivers are surely dead, or have finished."""
-    for path in plans.glob(f"{identity}-*/{PLAN}") if runs.writes() else ():
-        if locks.is_held(path.parent) is False:
-            shutil.rmtree(path.parent, ignore_errors=True)
+    """Take away the plans of a comparison whose drivers are surely dead, or have finished; and those of others that are old."""
+    for folder in plans.glob("*-*") if runs.writes() else ():
+        with contextlib.suppress(OSError):  # another driver takes it away
+            own = folder.name.startswith(f"{identity}-") and (folder / PLAN).is_file()
+            if (own or _is_old(folder)) and locks.is_held(folder) is False:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_old(folder: Path) -> bool:
+    """Return whether nothing has happened in the folder of a plan for long; a plan that was never written counts too."""
+    changed = (folder / ENDED if (folder / ENDED).is_file() else folder).stat().st_mtime
+    return time.time() - changed > KEPT_SECONDS

@@ -160,7 +160,8 @@ def place_of(path: Path) -> tuple[str, str] | None:
     if path == root or not path.is_relative_to(root):
         return None
     first, *others = path.relative_to(root).parts
-    return _address_in(root / first), "/".join(others)
+    address = _address_in(root / first)
+    return None if address is None else (address, "/".join(others))
 
 
 def _caches() -> Path:
@@ -170,10 +171,13 @@ def _caches() -> Path:
     return Path(given).absolute() if given else usual.absolute()
 
 
-def _address_in(folder: Path) -> str:
+def _address_in(folder: Path) -> str | None:
+    """Return what a cache stands for; None for a folder beside the caches, such as ``out=`` in the same place."""
     if folder not in _KNOWN:
         try:
             _KNOWN[folder] = (folder / MARK).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except OSError as error:
             raise runs.unreadable(folder / MARK, error) from None
     return _KNOWN[folder]

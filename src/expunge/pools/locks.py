@@ -100,8 +100,10 @@ def is_held(folder: Path) -> bool | None:
     path = folder / NAME
     try:
         handle = os.open(path, os.O_RDONLY)
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        return None
     try:
         kernel = _flock(handle)
         content = os.pread(handle, 4096, 0)
@@ -147,8 +149,9 @@ def _attempt(folder: Path) -> "_Held | str":
     """Return the lock, or who holds it."""
     path = folder / NAME
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for _ in range(3):
+            with contextlib.suppress(FileExistsError):  # mkdir raises it too where the folder goes while it looks
+                folder.mkdir(parents=True, exist_ok=True)
             held = _make(path)
             if held is not None:
                 _beating(held, True)
@@ -164,13 +167,16 @@ def _attempt(folder: Path) -> "_Held | str":
 def _make(path: Path) -> _Held | None:
     """Return a new lock; None where there is a file already. It comes into being locked and with its content."""
     temporary = path.with_name(f"{NAME}-{uuid.uuid4().hex[:12]}")
-    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileNotFoundError:  # the holder has cleared the folder up
+        return None
     try:
         os.write(handle, _holder(0))
         _flock(handle)
         os.link(temporary, path)
         return _Held(path, handle)
-    except (FileExistsError, FileNotFoundError):  # not found: the holder has cleared the folder up
+    except (FileExistsError, FileNotFoundError):  # not found: the folder was cleared up meanwhile
         os.close(handle)
         return None
     except BaseException:

@@ -131,7 +131,7 @@ def record(folder: Path, name: str = RECORD) -> Any:
 def pull(folder: Path, report: Report = lambda event: None, *, sign: str | None = RECORD, only: Sequence[str] = ()) -> bool:
     """Bring the files of a finished folder from the address, the sign of it last, and return whether there was one.
 
-    What lies here under the same name is replaced.
+    What lies here under the same name is replaced; in a folder that is never finished only where the sizes differ.
 
     Args:
         folder: in a cache.
@@ -147,6 +147,8 @@ def pull(folder: Path, report: Report = lambda event: None, *, sign: str | None 
     if place is None or not there or (sign is not None and sign not in there):
         return False
     wanted = {name: size for name, size in sorted(there.items(), key=lambda one: one[0] == sign) if not only or name in only}
+    if sign is None:
+        wanted = {name: size for name, size in wanted.items() if not _has_size(folder / name, size)}
     voice = _Voice(f"bringing {folder.name}", sum(wanted.values()), report)
     for name, size in wanted.items():
         _get(folder / name, size, voice)
@@ -290,6 +292,10 @@ def _put(path: Path, voice: _Voice) -> None:
     with told(f"write {name_of(path)}", kept):
         persist(once)
     voice.tell(before + path.stat().st_size)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _goes_up(path: Path) -> bool:

@@ -234,9 +234,9 @@ def _train_group(work: Workplace, group: list[_Wanted], report: Report) -> Itera
         size = math.ceil(len(group) / math.ceil(len(group) / limit))
         with _held(work, group[:size]) as (mine, busy):
             found = {one.place: run for one in mine if (run := store.look_up(work, one.identity, one.title, held=True)) is not None}
-            yield from found.items()
             chunk = [one for one in mine if one.place not in found]
             made = _made(work, chunk, report)
+        yield from found.items()  # not before: whoever takes a run may lock its folder
         if made is None:
             gc.collect()
             torch.cuda.empty_cache()

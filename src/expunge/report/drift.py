@@ -4,17 +4,13 @@
 ``Plotly.newPlot(id, data, layout)`` takes.
 """
 
-import base64
 import csv as csv_module
-import hashlib
 import io
-import json
 from collections.abc import Iterator
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from expunge.report import html
 from expunge.report.columns import MARKS, percent, ruling, side
 from expunge.report.terminal import audit_line, metric_line, plain
 from expunge.runs import atomic_write
@@ -327,9 +323,10 @@ def _layout(numbers: list[int], title: str) -> Plain:
     }
 
 
-def fragment(record: Plain, prefix: str = "drift") -> str:
+def fragment(record: Plain, prefix: str = "drift", heading: str = "h2") -> str:
     """Return the section: what was asked, verdicts, places for the curves, and the table after every request. Text is escaped."""
-    return _template("fragment").render(view=_present(record, prefix), heading="h2")
+    template = html.templates().get_template("drift_fragment.html.jinja")
+    return str(template.render(view=_present(record, prefix), heading=heading))
 
 
 def _present(record: Plain, prefix: str) -> Plain:
@@ -373,51 +370,37 @@ def _line(step: Plain, label: str) -> Plain:
 
 
 def write(records: list[Plain], path: Path) -> None:
-    """Write a page that opens anywhere, offline; its policy forbids the browser to load anything."""
+    """Write a page of about 2 MB that opens anywhere, offline; its policy forbids the browser to load anything."""
     with atomic_write(Path(path)) as temporary:
         temporary.write_text(render(records), encoding="utf-8", newline="\n")
 
 
 def render(records: list[Plain]) -> str:
     """Return the page as text."""
-    from plotly.offline import get_plotlyjs
-
-    scripts = [get_plotlyjs().replace("\r\n", "\n"), DRAW]
-    views = [_present(record, f"drift-{number}") for number, record in enumerate(records, 1)]
-    drawn = [figure for number, record in enumerate(records, 1) for figure in figures(record, f"drift-{number}")]
-    return _template("page").render(
-        title=records[0]["title"] if len(records) == 1 else f"{len(records)} streams of requests",
-        sections=[_template("fragment").render(view=view, heading="h1") for view in views],
-        data=_inline(drawn),
-        scripts=scripts,
-        policy=_policy(scripts),
+    script = html.with_plotly(DRAW)
+    named = [(record, f"drift-{number}") for number, record in enumerate(records, 1)]
+    page = html.templates().get_template("drift_page.html.jinja")
+    return str(
+        page.render(
+            title=records[0]["title"] if len(records) == 1 else f"{len(records)} streams of requests",
+            sections=[fragment(record, prefix, "h1") for record, prefix in named],
+            data=html.inline_json([figure for record, prefix in named for figure in figures(record, prefix)]),
+            plotly=html.packed(html.plotly()),
+            script=script,
+            policy=html.policy([html.plotly(), script]),
+        )
     )
 
 
 DRAW = """
-const figures = JSON.parse(document.getElementById("drift-figures").textContent);
-for (const figure of figures) {
-  Plotly.newPlot(figure.id, figure.data, figure.layout, {responsive: true, displaylogo: false});
-}
+(async () => {
+  const figures = JSON.parse(document.getElementById("drift-figures").textContent);
+  try { await withPlotly(); }
+  catch (error) {
+    for (const figure of figures) document.getElementById(figure.id).textContent = error.message;
+    return;
+  }
+  for (const figure of figures) Plotly.newPlot(figure.id, figure.data, figure.layout, {responsive: true, displaylogo: false});
+})();
 """
 """Draws what `figures` returns."""
-
-
-def _inline(value: Any) -> str:
-    """Return JSON without any character that could end the element in which it stands."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _policy(scripts: list[str]) -> str:
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
-
-
-@cache
-def _template(name: str) -> Any:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = (resources.files("expunge.report") / "templates" / f"drift_{name}.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(text)

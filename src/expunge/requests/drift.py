@@ -93,6 +93,7 @@ def serve(asked: Sequence[Asked], report: Report, command: str) -> tuple[list[Pl
         BadInput: what cannot work, before any work.
         RunFailed: an original or a retrained model gave nothing, so that there is nothing to compare with.
     """
+    _check_margins(asked)
     prepare([one.request for one in asked], report)
     for one in asked:
         for row in one.request.rows:
@@ -108,6 +109,15 @@ def serve(asked: Sequence[Asked], report: Report, command: str) -> tuple[list[Pl
     records = [record_of(one, held, provenance) for one, held in zip(asked, results, strict=True)]
     _write(records, folder)
     return records, folder
+
+
+def _check_margins(asked: Sequence[Asked]) -> None:
+    """Refuse declared margins, which nothing here would be held against: a stream is judged by bands of retrained models and by trends."""
+    if any(one.request.workplace().experiment.evaluate.margins for one in asked):
+        found = "a stream of requests is not judged by declared margins."
+        raise BadInput(
+            "evaluate.margins", found, "Write evaluate.margins={}; `expunge evaluate` and `expunge bench` judge one request by them."
+        )
 
 
 def _write(records: list[Plain], folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What the verbs `ledger`, `serve` and `verify` do and print."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,11 +101,16 @@ def _served(one: "Served") -> str:
 
 
 def verify(folder: Path, ledger: Path | None, data: bool, write: str | None, head: str | None = None) -> tuple[list[str], bool]:
-    """Return the checks of a run folder or of a ledger as lines, and whether none failed."""
+    """Return the checks of a run folder or of a ledger as lines, and whether none failed.
+
+    Raises:
+        BadInput: something that is about a run folder is asked of a ledger, or see `expunge.requests.verify`.
+    """
     from expunge.requests import record
     from expunge.requests import verify as checks
 
     if folder.is_file():
+        _check_alone(folder, {"--ledger": ledger is not None, "--data": data, "--write": write is not None})
         found = checks.verify_ledger(folder, head)
         return [check.line for check in found], all(check.passed for check in found)
     if write is not None:
@@ -115,6 +120,14 @@ def verify(folder: Path, ledger: Path | None, data: bool, write: str | None, hea
     said = ["", "This shows:", *(f"  - {words};" for words in record.PROVES)] if fits else []
     limits = ["It does not show:", *(f"  - {words};" for words in record.DOES_NOT)]
     return [*(check.line for check in found), *said, *([] if fits else [""]), *limits], fits
+
+
+def _check_alone(file: Path, asked: Mapping[str, bool]) -> None:
+    """Refuse what cannot be asked of a ledger alone, instead of passing over it."""
+    option = next((name for name, given in asked.items() if given), None)
+    if option is not None:
+        problem = f"is about the run folder of a deletion, and {file} is a file: a ledger."
+        raise BadInput(option, problem, f"Leave it out, or give the folder with the audit record, and --ledger={file}.")
 
 
 def _write(folder: Path, request: str, data: bool) -> None:

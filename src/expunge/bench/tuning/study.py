@@ -169,6 +169,10 @@ class Study:
         lost = sum(trial.state in LOST for trial in trials)
         return max(lost, len(trials) - lost) >= self.asked.trials
 
+    def is_busy(self) -> bool:
+        """Return whether a process works at a trial, or may do so on another machine that shares the folder."""
+        return any(locks.is_held(folder) is not False for folder in (self.folder / "locks").glob("trial-*"))
+
     def work(self, bench: Bench, report: Any) -> None:
         """Try settings until the study is over; several processes may do so at once."""
         while True:

@@ -185,9 +185,12 @@ def tune(grid: Grid, asked: Tune, report: Report, command: str) -> list[Found]:
 
 
 def _take_over(study: Study) -> None:
-    """Go on from what another machine has tried, where results are kept at an address and that is more than was tried here."""
+    """Go on from what another machine has tried, where results are kept at an address and that is more than was tried here.
+
+    While another process works at the study here, its file stays: what that process tries would be lost with it.
+    """
     there = remote.record(study.folder, HISTORY)
-    if isinstance(there, list) and len(there) > len(study.trials()):
+    if isinstance(there, list) and len(there) > len(study.trials()) and not study.is_busy():
         study.close()
         remote.pull(study.folder, sign=HISTORY)
 

@@ -12,7 +12,7 @@ from expunge.data.shards import index, join
 from expunge.errors import BadInput
 
 DIGITS = 18
-"""Of the number of a class that are looked at: no more fit 64 bits, and fewer are too many already."""
+"""Of the number of a class that are looked at, without leading zeros: no more fit 64 bits, and fewer are too many already."""
 
 
 class Webdataset(PictureDataset):
@@ -84,7 +84,7 @@ def number_labels(labels: Names, file: Path | None) -> tuple[np.ndarray, tuple[s
     if negative is not None:
         raise BadInput("data.label", f"numbers of classes count from 0, and there is the label {negative!r}.", "Leave such samples out.")
     if all(label.isdecimal() for label in distinct):
-        numbers = {label: int(label[:DIGITS]) for label in distinct}
+        numbers = {label: int(label.lstrip("0")[:DIGITS] or "0") for label in distinct}
         class_names = given or list(numbered(max(numbers.values()), len(labels), "data.label"))
     else:
         class_names = given or distinct

@@ -193,7 +193,7 @@ def result_of(one: Comparison, pages: Sequence[Path]) -> str:
         pages: of finished results.
     """
     for page in sorted(pages, key=lambda path: path.stat().st_mtime, reverse=True)[:LATEST]:
-        with contextlib.suppress(BadInput, OSError):
+        with contextlib.suppress(BadInput, OSError, LookupError, TypeError, AttributeError):  # another version's record is not it
             if _is_of(runs.read_json(page.with_name("record.json")), {asked.plan["title"]: asked for asked in one.asked}):
                 return page.parent.name
     return ""
