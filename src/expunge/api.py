@@ -1,10 +1,10 @@
 """The Python interface, for people who bring their own model and data."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from expunge.data.split import compared_classes
 from expunge.engine import run as engine
 from expunge.engine.context import Context
 from expunge.engine.stream import Stream
-from expunge.errors import BadInput
+from expunge.errors import BadInput, nearest
+from expunge.metrics.metric import Tier
 from expunge.tracking.calls import followed
 
 Choice = str | Mapping[str, Any] | Component
@@ -92,7 +93,7 @@ def unlearn(
     streams = {
         name: stream_of(name, examples, target)
         for name, examples in (("forget", forget), ("retain", retain), ("validation", validation), ("surrogate", surrogate))
-        if examples is not None
+        if examples is not None or name == "forget"
     }
     num_classes = _outputs(work, streams["forget"])
     _check_examples(streams, num_classes)
@@ -194,7 +195,7 @@ def evaluate(
     test: Examples,
     validation: Examples | None = None,
     kind: str | None = None,
-    tier: Literal["fast", "standard", "rigorous"] = "fast",
+    tier: Tier = "fast",
     batch_size: int = 250,
 ) -> dict[str, Any]:
     """Return the table of every metric, with intervals, targets and the retrained band, as plain values; and the audits under ``audits``.
@@ -204,7 +205,8 @@ def evaluate(
     Args:
         original: models before unlearning, one for each training seed.
         unlearned: row name -> models, one for each seed, in the same order.
-        retrained: models trained without the forget set, in the same order. A band needs at least three; with none there are no gaps.
+        retrained: models trained without the forget set, in the same order. A band needs at least two, and three for metrics of a pair of
+            models; with an empty list there are no gaps.
             Those beyond the number of seeds, of seeds of their own, are what audits compare with; they need at least four.
         forget: the forgotten data, without augmentation.
         retain: the retained data, without augmentation.
@@ -215,17 +217,25 @@ def evaluate(
         batch_size: examples in a forward pass.
 
     Raises:
-        BadInput: different numbers of models, labels outside the outputs, forgotten examples among the retained or unseen ones.
+        BadInput: different numbers of models or of their outputs, labels outside the outputs, every forgotten example among the retained
+            or unseen ones, or every unseen one among the retained.
     """
     from expunge.bench import audits
     from expunge.metrics import table
     from expunge.metrics.view import View
 
-    originals, oracles = _models(original), _models(retrained)
+    _check_settings(tier, batch_size)
+    originals, oracles, rows_of = _models("original", original), _models("retrained", retrained), _rows_of(unlearned)
+    _check_numbers(originals, rows_of)
     device = _device_of(originals[0])
     given = {"forget": forget, "retain": retain, "validation": validation, "test": test}
-    streams = {name: stream_of(name, examples, device) for name, examples in given.items() if examples is not None}
-    _check_examples(streams, _outputs(originals[0], streams["forget"]))
+    streams = {name: stream_of(name, examples, device) for name, examples in given.items() if examples is not None or name != "validation"}
+    num_classes = _outputs(originals[0], streams["forget"])
+    _check_examples(streams, num_classes)
+    others = [("original", originals[1:]), ("retrained", oracles), *((f"unlearned.{name}", models) for name, models in rows_of.items())]
+    for where, models in others:
+        for other in models:
+            _check_outputs(where, other.to(device), streams["forget"], num_classes)
     found, classes = _kind_of(streams, kind)
     labels = {name: stream.labels.numpy() for name, stream in streams.items()}
 
@@ -239,7 +249,7 @@ def evaluate(
             return table.Failure("diverged", f"its outputs are not finite for {rows} of {total} examples")
         return View(*_parts(logits, labels, classes))
 
-    rows: dict[str, Sequence[Any]] = {name: [view(model) for model in _models(models)] for name, models in unlearned.items()}
+    rows: dict[str, Sequence[Any]] = {name: [view(model) for model in models] for name, models in rows_of.items()}
     start: list[Any] = [view(one) for one in originals]
     reference: list[Any] = [view(one) for one in oracles]
     for number, found_view in enumerate(reference):
@@ -276,8 +286,50 @@ def _logits(model: nn.Module, stream: Stream, size: int) -> np.ndarray:
         return torch.cat([model(batch.x).float().cpu() for batch in stream.batches(size)]).numpy()
 
 
-def _models(models: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:
-    return [models] if isinstance(models, nn.Module) else list(models)
+def _models(where: str, models: Any) -> list[nn.Module]:
+    """Return one model or several as a list.
+
+    Raises:
+        BadInput: something else is among them.
+    """
+    found = [models] if isinstance(models, nn.Module) or not isinstance(models, Iterable) else list(models)
+    for model in found:
+        if not isinstance(model, nn.Module):
+            remedy = "Give its .model." if isinstance(model, Unlearned) else "Give a torch.nn.Module, or a list of them."
+            raise BadInput(where, f"got {type(model).__name__}.", remedy)
+    return found
+
+
+def _rows_of(unlearned: Any) -> dict[str, list[nn.Module]]:
+    if not isinstance(unlearned, Mapping):
+        raise BadInput("unlearned", f"expected a mapping, got {type(unlearned).__name__}.", 'Name the rows: {"salun": model}.')
+    return {name: _models(f"unlearned.{name}", models) for name, models in unlearned.items()}
+
+
+def _check_settings(tier: str, batch_size: int) -> None:
+    if tier not in get_args(Tier):
+        raise BadInput("tier", f"got {tier!r}.", nearest(tier, get_args(Tier)))
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise BadInput("batch_size", f"expected a positive integer, got {batch_size!r}.")
+
+
+def _check_numbers(originals: list[nn.Module], rows: Mapping[str, list[nn.Module]]) -> None:
+    """Refuse rows that do not have a model for each seed."""
+    if not originals:
+        raise BadInput("original", "there is no model.", "Give the model before unlearning, or one for each seed.")
+    seeds = max(len(originals), *map(len, rows.values()), 1)
+    for name, models in rows.items():
+        if len(models) != seeds:
+            raise BadInput(f"unlearned.{name}", f"{_counted(len(models))} for {seeds} seeds.", "Give one for each seed, in the same order.")
+
+
+def _counted(number: int) -> str:
+    return f"{number} model" if number == 1 else f"{number} models"
+
+
+def _check_outputs(where: str, model: nn.Module, stream: Stream, num_classes: int) -> None:
+    if (found := _outputs(model, stream, where)) != num_classes:
+        raise BadInput(where, f"a model has {found} outputs, the original {num_classes}.", "Compare models of the same classes.")
 
 
 def _device(model: nn.Module, asked: str | torch.device | None) -> torch.device:
@@ -301,7 +353,7 @@ def _device_of(model: nn.Module) -> torch.device:
     return parameter.device
 
 
-def _outputs(model: nn.Module, stream: Stream) -> int:
+def _outputs(model: nn.Module, stream: Stream, where: str = "model") -> int:
     """Return the number of logits, found by one forward in eval mode."""
     from expunge.engine.parameters import modes_kept
 
@@ -313,11 +365,14 @@ def _outputs(model: nn.Module, stream: Stream) -> int:
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BadInput(
-            "model", f"cannot take {stream.name} inputs of shape {list(batch.x.shape[1:])}: {reason}.", "Mend the inputs or the model."
+            where, f"cannot take {stream.name} inputs of shape {list(batch.x.shape[1:])}: {reason}.", "Mend the inputs or the model."
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(batch):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise BadInput("model", f"expected logits of shape [B, C], got {found}.", "Wrap the model so that it returns logits only.")
+        raise BadInput(where, f"expected logits of shape [B, C], got {found}.", "Wrap the model so that it returns logits only.")
+    if logits.shape[1] < 2:
+        remedy = "Wrap a model of two classes: logit = model(x); torch.cat([torch.zeros_like(logit), logit], 1)."
+        raise BadInput(where, "has a single output, and needs one for each class.", remedy)
     return logits.shape[1]
 
 
@@ -332,6 +387,18 @@ def _check_examples(streams: Mapping[str, Stream], num_classes: int) -> None:
             raise BadInput(
                 name, f"labels go from {low} to {high}, the model has outputs 0 to {num_classes - 1}.", "Mend the labels or the model."
             )
+    _check_scales(streams)
+
+
+def _check_scales(streams: Mapping[str, Stream]) -> None:
+    """Refuse uint8 pictures, which reach the model in [0, 1], beside inputs on another scale; the first 250 examples are looked at."""
+    pictures = [name for name, stream in streams.items() if stream.source.is_picture]  # type: ignore[attr-defined]
+    for name, stream in streams.items() if pictures else ():
+        x = next(stream.batches(250)).x if name not in pictures else torch.zeros(1)
+        low, high = float(x.min()), float(x.max())
+        if low < 0 or high > 1:
+            found = f"its values go from {low:.4g} to {high:.4g}, while {pictures[0]} is uint8, which reaches the model in [0, 1]."
+            raise BadInput(name, found, "Give all of them as uint8, or all as the model takes them.")
 
 
 def _check_weights(model: nn.Module) -> None:

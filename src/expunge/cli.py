@@ -14,6 +14,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
     help="Remove the influence of chosen training data from a trained classifier, and show how close the result is to a model that never "
     "saw that data.\n\nVerbs take a YAML file and key=value pairs: `expunge unlearn my.yaml method=salun method.lr=0.02`.",
 )
@@ -21,7 +22,14 @@ app = typer.Typer(
 MEASURE, MANY, REQUESTS, LOOK, NAMES = "Forget and measure", "Many runs", "Deletion requests", "Look", "What there is"
 """Panels of the help."""
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="[FILE.yaml] [KEY=VALUE]...", help="A YAML file, and keys that override it.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE.yaml] [KEY=VALUE]...",
+        help="A YAML file, and keys that override it: data, model, train, forget, method, addons, evaluate, seed, device, out, and their "
+        "fields such as method.lr. `expunge list methods` and `expunge show method salun` say what there is.",
+    ),
+]
 OnRay = Annotated[
     str | None,
     typer.Option(
@@ -592,10 +600,26 @@ def main() -> None:
         _end("interrupted; what was finished is kept: run the same command again to go on.", 130)
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # wrong words on the command line
-            _end(f"{error.format_message().rstrip('.')}. `expunge --help` shows what there is.", error.exit_code)
+            _end(_about_words(error), error.exit_code)
         if type(error).__name__ == "WorkersLost":
             _end(str(error), 1)
         raise
+
+
+def _about_words(error: Any) -> str:
+    """Return what is wrong with the words of a command, and which page of the help says more."""
+    from expunge.config import Experiment
+
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "expunge"
+    found = error.format_message().rstrip(".")
+    word = str(getattr(error, "option_name", "")).lstrip("-")
+    if word.partition(".")[0] in Experiment.model_fields:
+        return f"{found}. Settings have no dashes: write {word}=VALUE."
+    if "=" in found.partition("Did you mean")[0] and path == "expunge":
+        found = found.partition(" Did you mean")[0].rstrip(".")
+        return f"{found}. A verb comes first, such as `expunge unlearn method=salun`; `expunge --help` shows them."
+    return f"{found}{'' if found.endswith('?') else '.'} `{path} --help` shows what there is."
 
 
 _ONE_MODEL = ("train", "unlearn")

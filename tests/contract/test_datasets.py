@@ -340,6 +340,12 @@ def test_tensors_never_unpickle_and_name_what_is_missing(tmp_path):
     np.savez(path, x_train=np.zeros((2, 3)))
     with pytest.raises(BadInput, match="holds no y_train, x_test, y_test; found x_train"):
         build("tensors", file=path).load()
+    np.savez(path, x_train=np.zeros((1, 3)), y_train=["cat"], x_test=np.zeros((1, 3)), y_test=["cat"])
+    with pytest.raises(BadInput, match="own.npz holds text or dates in y_train. Save numbers from 0"):
+        build("tensors", file=path).load()
+    np.savez(path, x_train=np.zeros((1, 3), dtype=np.clongdouble), y_train=[0], x_test=np.zeros((1, 3)), y_test=[0])
+    with pytest.raises(BadInput, match="own.npz cannot be read"):
+        build("tensors", file=path).load()
     for name in ("own.npz", "own.safetensors", "own.pt"):
         (tmp_path / name).write_bytes(b"damaged file")
         with pytest.raises(BadInput, match=name):

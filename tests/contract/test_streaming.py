@@ -132,6 +132,27 @@ def test_examples_are_forgotten_by_key(three, tmp_path):
     assert scenario.choose(three["huggingface"](), np.arange(12), 0).tolist() == [3, 5]
 
 
+def test_keys_come_from_a_column_of_a_table(three, tmp_path):
+    asked = tmp_path / "asked.csv"
+
+    def ask(text):
+        asked.write_text(text)
+        return config.build("scenarios", f"keys:{asked}", "forget").choose(three["folder"](), np.arange(12), 0).tolist()
+
+    assert (
+        ask("ticket,File\nT-1,train/a/000.png\n\nT-2, b/004.png\n") == ask("train/a/000.png\nb/004.png\n") == ask('"a/000.png"\nb/004.png')
+    )
+    for text, problem in (
+        ("ticket,path\nT-1,a/000.png\n", "has the columns ticket, path. Exactly one of them must be called key or file"),
+        ("file,key\na/000.png,a/000.png\n", "Exactly one of them"),
+        ("ticket,file\nT-1\n", "line 2: 1 cells, the header has 2"),
+        ("ticket,file\n", "holds no keys"),
+        ("file\ntest/a/nothing.png\n", "no training example has the key"),
+    ):
+        with pytest.raises(BadInput, match=problem):
+            ask(text)
+
+
 def test_wrong_keys_are_explained(three, tmp_path):
     data = three["folder"]()
 

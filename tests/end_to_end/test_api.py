@@ -125,6 +125,14 @@ def test_kind_is_found_from_the_labels():
         ({"forget": (X[:4], Y[:4] + 90)}, "labels go from"),
         ({"forget": (X[:4] * float("nan"), Y[:4])}, "not finite"),
         ({"forget": [1, 2, 3]}, "forget: expected a pair"),
+        ({"forget": None}, "forget: expected a map-style Dataset"),
+        ({"forget": [(X[0], Y[0]), (X[1], Y[1]), (X[2], Y[2])]}, "torch.stack"),
+        ({"forget": (X[:4], Y[:4].float())}, "forget.y: labels are whole numbers"),
+        ({"forget": ((X[:4] * 255).byte(), Y[:4]), "retain": (X[9:40] * 255, Y[9:40])}, "retain: its values go from .* forget is uint8"),
+        (
+            {"validation": (X[60:70], Y[60:70]), "retain": (X[60:90], Y[60:90])},
+            "validation: every validation example is also among the retain",
+        ),
         ({"kind": "sub"}, "kind"),
     ],
 )
@@ -234,7 +242,7 @@ def test_a_loader_gives_what_it_yields():
         ({"retain": (X[:9, :, :4], Y[:9])}, r"retain: its inputs have the shape \[3, 4, 8\]"),
         ({"forget": (X[:9, :1], Y[:9])}, r"model: cannot take forget inputs of shape \[1, 8, 8\]"),
         ({"forget": Mappings(torch.arange(4))}, "forget: expected examples"),
-        ({"forget": TensorDataset(X[:4], X[:4], Y[:4])}, "data.y: labels are whole numbers, example 0"),
+        ({"forget": TensorDataset(X[:4], X[:4], Y[:4])}, "forget.y: labels are whole numbers, example 0"),
         ({"forget": Subset(TensorDataset(X * float("nan"), Y), range(4))}, "example 0 holds values that are not finite"),
         (
             {"forget": DataLoader(TensorDataset(X, Y), sampler=RandomSampler(range(500), num_samples=9))},
@@ -251,6 +259,45 @@ def test_mistakes_in_data_and_choices_are_named(change, message):
     data = pairs("random")
     with pytest.raises(BadInput, match=message):
         expunge.unlearn(trained_net(), **{"method": "salun", "forget": data["forget"], "retain": data["retain"], **change})
+
+
+def test_a_single_output_is_refused():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(X[0].numel(), 1))
+    with pytest.raises(BadInput, match="model: has a single output, and needs one for each class"):
+        expunge.unlearn(model, "finetune", forget=(X[:4], Y[:4] * 0), retain=(X[4:9], Y[4:9] * 0))
+
+
+class Wider(torch.nn.Sequential):
+    """A net with more outputs than the data have classes."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(X[0].numel(), CLASSES + 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"retrained": None}, "retrained: got NoneType"),
+        ({"retrained": [Wider()] * 2}, f"retrained: a model has {CLASSES + 3} outputs, the original {CLASSES}"),
+        ({"original": []}, "original: there is no model"),
+        ({"original": None}, "original: got NoneType"),
+        ({"original": [make_net(0), Wider()], "unlearned": {}}, "original: a model has"),
+        ({"unlearned": make_net(0)}, "unlearned: expected a mapping, got Sequential"),
+        ({"unlearned": {"a": expunge.Unlearned(make_net(0), {})}}, r"unlearned.a: got Unlearned. Give its .model"),
+        ({"unlearned": {"a": Wider()}}, "unlearned.a: a model has"),
+        ({"unlearned": {"a": torch.nn.Linear(5, 2)}}, "unlearned.a: cannot take forget inputs"),
+        ({"original": [make_net(0)] * 2, "unlearned": {"a": make_net(0)}}, "unlearned.a: 1 model for 2 seeds"),
+        ({"test": None}, "test: expected a map-style Dataset"),
+        ({"test": (X[40:60], Y[40:60]), "retain": (X[30:90], Y[30:90])}, "test: every test example is also among the retain"),
+        ({"tier": "quick"}, "tier: got 'quick'. Allowed: fast, rigorous, standard"),
+        ({"batch_size": 0}, "batch_size: expected a positive integer, got 0"),
+    ],
+)
+def test_mistakes_in_an_evaluation_are_named(change, message):
+    given = {"original": make_net(0), "unlearned": {"a": make_net(0)}, "retrained": [make_net(1), make_net(2)]}
+    parts = {"forget": (X[:20], Y[:20]), "retain": (X[20:90], Y[20:90]), "test": (X[SIZE:], Y[SIZE:])}
+    with pytest.raises(BadInput, match=message):
+        expunge.evaluate(**{**given, **parts, **change})
 
 
 def test_what_is_no_module_is_refused():

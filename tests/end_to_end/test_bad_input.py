@@ -64,7 +64,13 @@ CASES = {
     "unknown kind": (["list", "metods"], ["Did you mean 'methods'?"]),
     "unknown verb": (["unlern"], ["No such command 'unlern'", "'unlearn'"]),
     "unknown option": (["list", "methods", "--jsn"], ["--jsn"]),
-    "missing argument": (["list"], ["kind"]),
+    "missing argument": (["list"], ["kind", "`expunge list --help`"]),
+    "setting as an option": (["list", "methods", "--method.lr=3"], ["--method.lr", "Settings have no dashes: write method.lr=VALUE."]),
+    "setting without a verb": (["unlern=salun"], ["A verb comes first", "`expunge --help`"]),
+    "several classes in a word": (
+        ["unlearn", *BASE, "forget=class:3,4", "method=salun"],
+        ["forget.classes: digits has no class '3,4'", "'forget.classes=[A, B]'"],
+    ),
     "forget nothing": (["unlearn", *BASE, "forget=random", "forget.count=0", "method=salun"], ["forget.count"]),
     "forget a share that is no example": (["unlearn", *BASE, "forget=random", "forget.fraction=0.0", "method=salun"], ["forget", "empty"]),
     "forget everything": (["unlearn", *BASE, "forget=random", "forget.fraction=1.0", "method=salun"], ["forget", "whole training set"]),
@@ -81,13 +87,14 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_wrong_input_is_refused(name, run, tmp_path):
     words, expected = CASES[name]
-    if words[0] in ("list", "show", "unlern"):
+    if words[0].partition("=")[0] in ("list", "show", "unlern"):
         status, error = _without_out(run, words)
     else:
         status, error = run(*words)
     assert status == 2
     for part in expected:
         assert part in error, error
+    assert "?." not in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 

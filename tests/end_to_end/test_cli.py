@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from expunge import cli, config
@@ -22,6 +23,16 @@ def expunge(monkeypatch, capsys):
         return capsys.readouterr().out
 
     return call
+
+
+def test_pictures_of_ones_own_are_augmented_when_asked(expunge, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    file, labels = tmp_path / "mine.npz", np.arange(60) % 3
+    np.savez(file, x_train=pixels[:45], y_train=labels[:45], x_test=pixels[45:], y_test=labels[45:])
+    words = [f"data=tensors:{file}", "model=mlp", "train=tiny", "train.epochs=1", f"out={tmp_path / 'out'}"]
+    assert "train accuracy" in expunge("train", *words)
+    assert "train accuracy" in expunge("train", *words, "data.augment=true")
+    assert len(list((tmp_path / "out").glob("train-*"))) == 2, "augmented training is another training"
 
 
 def test_help_and_names_do_not_import_torch():

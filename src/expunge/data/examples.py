@@ -18,12 +18,21 @@ Examples = Dataset | DataLoader | tuple[Tensor, Tensor]
 """A map-style dataset of (x, y), a DataLoader (its examples, each through its ``collate_fn``), or a pair of tensors."""
 
 
-def stream_of(name: str, examples: Examples, device: torch.device) -> Stream:
+def stream_of(name: str, examples: Examples | None, device: torch.device) -> Stream:
     """Return examples as a stream; indices count from 0 in the order given.
 
     Raises:
-        BadInput: empty, of a kind that cannot be used, or with values that are not finite.
+        BadInput: none, empty, of a kind that cannot be used, or with values that are not finite.
     """
+    try:
+        return _stream_of(name, examples, device)
+    except BadInput as error:
+        if not error.where.startswith("data."):
+            raise
+        raise BadInput(error.where.replace("data", name, 1), error.problem, error.remedy) from None
+
+
+def _stream_of(name: str, examples: Any, device: torch.device) -> Stream:
     if isinstance(examples, DataLoader):
         examples = _dataset_of(name, examples)
     if isinstance(examples, TensorDataset) and len(examples.tensors) == 2:
@@ -45,19 +54,28 @@ def duplicates(streams: Mapping[str, Stream]) -> dict[str, int]:
     Datasets are not read for it: of two parts of one dataset, the positions are compared; of others, nothing is said.
 
     Raises:
-        BadInput: all of them have one: what is to be forgotten was not taken out.
+        BadInput: all of them have one: what is to be forgotten was not taken out. Or all held-out data are retained data.
     """
     found = {}
-    forget, kind = _contents(streams["forget"])
-    for name, stream in streams.items():
-        contents, other_kind = _contents(stream)
-        if name in ("forget", "surrogate") or other_kind != kind:
+    contents = {name: _contents(stream) for name, stream in streams.items() if name != "surrogate"}
+    forget, kind = contents["forget"]
+    for name, (others, other_kind) in contents.items():
+        if name == "forget" or other_kind != kind:
             continue
-        other = set(contents)
+        other = set(others)
         found[f"forget_in_{name}"] = sum(content in other for content in forget)
         if found[f"forget_in_{name}"] == len(forget):
             raise BadInput(name, f"every forget example is also among the {name} examples.", f"Leave the forget set out of {name}.")
+    _check_held_out(contents)
     return found
+
+
+def _check_held_out(contents: Mapping[str, tuple[list[Any], Any]]) -> None:
+    for name in ("validation", "test"):
+        if "retain" not in contents or name not in contents or contents[name][1] != contents["retain"][1]:
+            continue
+        if set(contents[name][0]) <= set(contents["retain"][0]):
+            raise BadInput(name, f"every {name} example is also among the retain examples.", "Give data that no model was trained on.")
 
 
 def _contents(stream: Stream) -> tuple[list[Any], Any]:
@@ -74,7 +92,8 @@ def _contents(stream: Stream) -> tuple[list[Any], Any]:
 
 def _from_pair(name: str, pair: Any, device: torch.device) -> TensorSource:
     if len(pair) != 2 or not all(isinstance(part, Tensor | np.ndarray) for part in pair):
-        raise BadInput(name, f"expected a pair of tensors (x, y), got {type(pair).__name__} of {len(pair)}.")
+        remedy = "Make a list of examples one pair: (torch.stack(xs), torch.tensor(ys)), or a torch Dataset."
+        raise BadInput(name, f"expected a pair of tensors (x, y), got {type(pair).__name__} of {len(pair)}.", remedy)
     x, y = (torch.as_tensor(part) for part in pair)
     check_finite(name, x)
     return TensorSource(x, y, device)

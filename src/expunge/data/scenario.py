@@ -157,5 +157,7 @@ def class_number(data: Data, wanted: str | int, where: str) -> int:
         if label >= data.num_classes:
             raise BadInput(where, f"{data.name} has the classes 0 to {data.num_classes - 1}, got {label}.")
     if label is None:
-        raise BadInput(where, f"{data.name} has no class {wanted!r}.", nearest(str(wanted).casefold(), by_name))
+        several = "," in str(wanted) and where == "forget.classes"
+        remedy = "For several write 'forget.classes=[A, B]' beside forget=class." if several else nearest(str(wanted).casefold(), by_name)
+        raise BadInput(where, f"{data.name} has no class {wanted!r}.", remedy)
     return label

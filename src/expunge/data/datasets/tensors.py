@@ -30,8 +30,12 @@ class Tensors(Dataset):
         if self.file is None:
             raise BadInput("data.file", "no file is given.", "Write data.file=FILE, a .safetensors or .npz file.")
         arrays = limited(_read(self.file), self.train_limit, self.test_limit)
-        augmentation = Augmentation(self.pad, self.flip) if self.augment else None
+        augmentation = self.chosen_augmentation()
         return from_tensors(*arrays, name=self.file.stem, class_names=self.class_names, device=device, augmentation=augmentation)
+
+    def chosen_augmentation(self) -> Augmentation | None:
+        """Return what ``pad`` and ``flip`` say where it is asked for; see `expunge.data.dataset.Dataset.chosen_augmentation`."""
+        return Augmentation(self.pad, self.flip) if self.augment else None
 
 
 def _read(path: Path) -> Arrays:
@@ -65,7 +69,15 @@ def _read_npz(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         with np.load(path, allow_pickle=False) as opened:
-            return {name: torch.from_numpy(opened[name]) for name in Arrays._fields if name in opened.files}
+            arrays = {name: opened[name] for name in Arrays._fields if name in opened.files}
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         detail = "it holds Python objects" if "pickle" in str(error) else str(error)
         raise BadInput("data.file", f"{path} cannot be read: {detail}.", "Save plain arrays of numbers with numpy.savez.") from None
+    for name, array in arrays.items():
+        if array.dtype.kind in "USM":
+            remedy = "Save numbers from 0, and give the names with data.class_names=[...]." if name.startswith("y") else "Save numbers."
+            raise BadInput("data.file", f"{path} holds text or dates in {name}.", remedy)
+    try:
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    except TypeError as error:
+        raise BadInput("data.file", f"{path} cannot be read: {error}.", "Save plain arrays of numbers with numpy.savez.") from None

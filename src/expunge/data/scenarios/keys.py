@@ -1,5 +1,6 @@
 """Forget examples by what they are called."""
 
+import csv
 import difflib
 from pathlib import Path
 
@@ -17,6 +18,7 @@ class Keys(Scenario):
 
     A key is a file name in a folder (``train/cat/7.jpg``; its end is enough where it is the only one, ``cat/7.jpg``), the ``__key__`` of a
     sample in a shard, or the value of the key column of a table. A file holds one key a line; a first line ``key`` is a header.
+    A CSV file (``.csv``) with several columns has one called ``key`` or ``file``.
     """
 
     kind = "random"
@@ -24,7 +26,7 @@ class Keys(Scenario):
     prefix_field = "file"
 
     keys: tuple[Text, ...] | None = hyper(None, "the keys")
-    file: Path | None = hyper(None, "a text file with one key a line, instead of a list")
+    file: Path | None = hyper(None, "a text file with one key a line, or a CSV file, instead of a list")
 
     def choose(self, data: Data, candidates: np.ndarray, seed: int) -> np.ndarray:
         """Return the indices to forget; see `expunge.data.scenario.Scenario.choose`."""
@@ -37,21 +39,40 @@ class Keys(Scenario):
         return find(wanted, data.keys, data.train_size)
 
 
+HEADERS = ("key", "keys", "__key__", "file", "name")
+
+
 def read_keys(path: Path) -> list[str]:
     """Return the keys of a file.
 
     Raises:
-        BadInput: it cannot be read or is empty.
+        BadInput: it cannot be read, is empty, or is a CSV file of several columns of which none holds keys.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput("forget.file", f"{path} cannot be read: {error}.", "Give a text file with one key a line.") from None
     keys = [line for line in lines if line]
-    keys = keys[1:] if keys and keys[0].lower() in ("key", "keys", "__key__", "file", "name") else keys
+    keys = _column(path, keys) if path.suffix.lower() == ".csv" else keys
+    keys = keys[1:] if keys and keys[0].lower() in HEADERS else keys
     if not keys:
         raise BadInput("forget.file", f"{path} holds no keys.")
     return keys
+
+
+def _column(path: Path, lines: list[str]) -> list[str]:
+    """Return the cells of the column of keys, with its header; those of the only column, if there is one."""
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+    if all(len(row) == 1 for row in rows):
+        return [row[0] for row in rows]
+    names = [name.lower() for name in rows[0]]
+    found = [place for place, name in enumerate(names) if name in HEADERS]
+    if len(found) != 1:
+        raise BadInput("forget.file", f"{path} has the columns {', '.join(names)}.", "Exactly one of them must be called key or file.")
+    for line, row in enumerate(rows, 1):
+        if len(row) != len(names):
+            raise BadInput("forget.file", f"{path}, line {line}: {len(row)} cells, the header has {len(names)}.", "Mend the line.")
+    return [row[found[0]] for row in rows]
 
 
 def find(wanted: list[str], keys: Names, train_size: int) -> np.ndarray:
@@ -80,7 +101,9 @@ def _endings(key: str) -> list[str]:
 
 
 def _one(key: str, found: list[int], keys: Names, train_size: int) -> int:
-    training = [position for position in found if position < train_size] or found
+    training = [position for position in found if position < train_size]
+    if found and not training:
+        raise BadInput("forget.keys", f"{key!r} is in the test part, which no model is trained on.", "Leave it out.")
     if not training:
         near = difflib.get_close_matches(key, [keys[position] for position in range(min(train_size, 5000))], n=1)
         remedy = f"Did you mean {near[0]!r}?" if near else f"Keys look like {keys[0]!r}."
