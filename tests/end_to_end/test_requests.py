@@ -388,6 +388,27 @@ def test_nothing_is_waiting_and_a_lost_model_are_said(served, tmp_path):
         serve.serve(moved, tree, lambda event: None)
 
 
+def test_a_mistyped_file_is_no_finding_and_an_empty_one_no_ledger(served, tmp_path, capsys):
+    ledger = Ledger(served / "ledger.jsonl")
+    folder = served / ledger.served()[0].facts["folder"]
+    assert call("verify", str(tmp_path / "nothing")) == 2 and "no such folder or file" in capsys.readouterr().err
+    assert call("verify", str(folder), f"--ledger={tmp_path / 'nope.jsonl'}") == 2 and "there is no file" in capsys.readouterr().err
+    assert call("verify", str(tmp_path)) == 2 and "--write=REQUEST" in capsys.readouterr().err
+    for content in ("", "garbage"):
+        (tmp_path / "empty.jsonl").write_text(content)
+        assert call("verify", str(tmp_path / "empty.jsonl")) == 1 and "✕ ledger: holds no whole line" in capsys.readouterr().out
+
+
+def test_a_request_for_what_is_not_there_names_itself(tmp_path, capsys):
+    (tmp_path / "asked.csv").write_text("id,request\n99999,T-404\n")
+    ledger = tmp_path / "ledger.jsonl"
+    assert call("ledger", str(ledger), f"--add={tmp_path / 'asked.csv'}", "--by=letter") == 0
+    words = [*SMALL, "train.epochs=1", "method=finetune", "method.epochs=1", f"out={tmp_path / 'runs'}", f"--ledger={ledger}"]
+    assert call("serve", *words) == 2
+    said = capsys.readouterr().err
+    assert "request T-404" in said and "99999" in said and "--withdraw=T-404" in said
+
+
 def test_a_request_that_diverges_is_marked_and_tried_again(tmp_path, capsys):
     path = tmp_path / "ledger.jsonl"
     Ledger(path).receive("T-1", [3, 4, 5])

@@ -117,8 +117,11 @@ def read(folder: Path) -> dict[str, Any]:
     Raises:
         BadInput: there is none.
     """
+    if not folder.is_dir():
+        raise BadInput(str(folder), "no such folder or file.", "Give a run folder with an audit record, or a ledger.")
     if not (folder / NAME).is_file():
-        raise BadInput(str(folder), "holds no audit record.", f"`expunge serve` writes one; `expunge verify {folder} --write` does now.")
+        remedy = f"`expunge serve` writes one; `expunge verify {folder} --write=REQUEST` does now."
+        raise BadInput(str(folder), "holds no audit record.", remedy)
     found = runs.read_json(folder / NAME)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise BadInput(str(folder / NAME), "is no audit record of this version.")

@@ -80,8 +80,14 @@ def _name_of(method: Any) -> str:
 def _one(ledger: Ledger, request: Known, tree: dict[str, Any], report: Report, splits: Splits, proof: dict[str, Any] | None) -> Served:
     done = ledger.served()
     work = _workplace(tree, [*done, request], report)
+    try:
+        step = _step(work, [*done, request], splits)
+    except BadInput as error:
+        if not error.where.startswith("forget"):
+            raise
+        remedy = f"{error.remedy} Or take the request back: `expunge ledger {ledger.path} --withdraw={request.name}`."
+        raise BadInput(f"request {request.name}", f"{error.where}: {error.problem}", remedy.strip()) from None
     start = _start(ledger, work, done)
-    step = _step(work, [*done, request], splits)
     sequence.check(work, [step])
     runs.check_writable(work.out)
     if request.status != "started":

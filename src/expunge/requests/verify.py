@@ -46,8 +46,10 @@ def verify(folder: Path, ledger: Path | None = None, with_data: bool = False, he
         head: hash of the last line of the ledger that was noted elsewhere earlier; see `Ledger.place`.
 
     Raises:
-        BadInput: there is no record, or a noted hash and no ledger.
+        BadInput: there is no record, no such ledger, or a noted hash and no ledger.
     """
+    if ledger is not None and not ledger.is_file():
+        raise BadInput("--ledger", f"there is no file {ledger}.", "Give the ledger in which the request stands.")
     if head is not None and ledger is None:
         raise BadInput("--head", "is the hash of a line of a ledger, and no ledger is given.", "Add --ledger=FILE.")
     record = records.read(folder)
@@ -75,6 +77,8 @@ def verify_ledger(path: Path, head: str | None = None) -> list[Check]:
         entries, _ = ledger.entries(), ledger.requests()
     except BadInput as error:
         return [Check("ledger", False, str(error))]
+    if not entries:
+        return [Check("ledger", False, "holds no whole line: it is empty, or no ledger")]
     torn = f"; {ledger.unfinished} unfinished lines count for nothing" if ledger.unfinished else ""
     words = f"{len(entries)} lines follow each other, the last with the hash {ledger.head}{torn}"
     return [Check("ledger", True, words), *_head(ledger, head, len(entries))]

@@ -19,8 +19,8 @@ class NeggradPlus(Method):
     project (source 002), 0.1 on the retain set and 0.05 on the forget set, are ``order=interleave alpha=0.667 lr=0.15 epoch_of=forget``,
     with one momentum for both.
 
-    The paper's weights are .95 to .9999. For whole classes .95 goes on climbing when nothing is left to forget: on 10,000 pictures of CIFAR-10 the
-    retain accuracy fell to 14 %, with .999 to 89 % of 94.
+    The paper's weights are .95 to .9999. For whole classes .95 goes on climbing when nothing is left to forget: on 10,000 pictures of
+    CIFAR-10 the retain accuracy fell to 14 %, with .999 to 89 % of 94.
     """
 
     aliases = ("NGPlus", "NG+", "NegGrad+", "neggradplus")
