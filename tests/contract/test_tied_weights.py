@@ -41,8 +41,12 @@ def tied(seed: int = 0) -> nn.Module:
         return Tied()
 
 
+def kind_of(method) -> str:
+    return sorted(method.scenarios)[0]
+
+
 def world(method, addons=()) -> Context:
-    kind = sorted(method.scenarios)[0]
+    kind = kind_of(method)
     needs = set().union(method.needs, *(addon.needs for addon in addons))
     streams = {name: Stream(name, SOURCE, index) for name, index in all_streams(kind).items()}
     classes = (2,) if kind == "class" else ()
@@ -70,7 +74,7 @@ def test_a_shared_weight_is_pruned_and_counted_once() -> None:
 
 @pytest.mark.parametrize("name", registry.names("methods"))
 def test_every_method_keeps_the_tie(name: str) -> None:
-    method = small("methods", name)
+    method = small("methods", name, kind_of(registry.find("methods", name)))
     context = world(method)
     run(context, method)
     assert_tied(context.model)

@@ -70,9 +70,10 @@ def play(case: str, source: Pictures) -> tuple[dict[str, torch.Tensor], dict]:
     """Run a case and return weights and buffers, and what was counted."""
     net, _, rest = case.rpartition(":")
     name, *addons = rest.split("+")
-    method = small("methods", name)
+    scenarios = registry.find("methods", name).scenarios
+    kind = "random" if "random" in scenarios else sorted(scenarios)[0]
+    method = small("methods", name, kind)
     added = [small("addons", addon) for addon in addons]
-    kind = "random" if "random" in method.scenarios else sorted(method.scenarios)[0]
     streams = {key: Stream(key, source, index) for key, index in all_streams(kind).items()}
     context = Context(
         net_of(net, source.dtype),
