@@ -98,7 +98,7 @@ def markdown(record: dict[str, Any]) -> str:
     ]
     for name in ("original", "retrained", *methods):
         row = rows[name]
-        cells = [_cell(row["cells"].get(key)) for key in held] if row["status"] == "finished" else [row["status"], *[""] * (len(held) - 1)]
+        cells = [_cell(row["cells"].get(key)) for key in held] if row["status"] == "finished" else [_failure(row), *[""] * (len(held) - 1)]
         passes = record["cost"].get(name, {}).get("passes_ratio") if row["status"] == "finished" else None
         sign = "○" if row["verdict"].startswith("no evidence") else "✕"
         lines.append(f"| {name} | " + " | ".join([*cells, "" if passes is None else f"{100 * passes:.3g} %", sign]) + " |")
@@ -106,6 +106,10 @@ def markdown(record: dict[str, Any]) -> str:
             bands = {key: _band(rows["original"]["cells"][key]["band"], key) for key in held}
             lines.append("| band | " + " | ".join(bands.values()) + " |  |  |")
     return "\n".join(lines)
+
+
+def _failure(row: dict[str, Any]) -> str:
+    return f"{row['status']} ({row['failed_seeds']} of {row['seeds']} seeds)"
 
 
 def _gap(row: dict[str, Any]) -> float:
