@@ -116,12 +116,7 @@ def has(folder: Path, sign: str = RECORD) -> bool:
 
 def record(folder: Path, name: str = RECORD) -> Any:
     """Return what a JSON file of a folder says at the address, and bring nothing; None where it is not there or is damaged."""
-    place = place_of(folder)
-    if place is None:
-        return None
-    files, path = files_at(place[0])
-    with told(f"read {name_of(folder)}/{name}", REACH):
-        content = persist(lambda: _or_none(lambda: _fresh(files).cat_file(f"{path}/{place[1]}/{name}")))
+    content = _asked(folder / name, "cat_file")
     try:
         return None if content is None else json.loads(content)
     except ValueError:
@@ -336,13 +331,18 @@ def _entries(address: str, below: str) -> list[dict[str, Any]]:
 
 def _size(path: Path) -> int | None:
     """Return the bytes of a file at the address; None where it is not there."""
+    found = _asked(path, "info")
+    return None if found is None else int(found["size"])
+
+
+def _asked(path: Path, verb: str) -> Any:
+    """Return what the file system says of a file at the address; None where it is not there, or the path lies in no cache."""
     place = place_of(path)
     if place is None:
         return None
     files, root = files_at(place[0])
     with told(f"read {name_of(path)}", REACH):
-        found = persist(lambda: _or_none(lambda: _fresh(files).info(f"{root}/{place[1]}")))
-    return None if found is None else int(found["size"])
+        return persist(lambda: _or_none(lambda: getattr(_fresh(files), verb)(f"{root}/{place[1]}")))
 
 
 def _fresh(files: Any) -> Any:
