@@ -111,3 +111,18 @@ def test_who_cannot_write_only_looks_on(tmp_path, monkeypatch):
     monkeypatch.setattr(declarations.os, "access", lambda path, mode: False)
     declarations.mark(first)
     assert not json.loads(next((tmp_path / "declared").glob("*.json")).read_text())["seen"]
+
+
+def test_of_two_that_see_results_at_once_the_first_time_stays(tmp_path, monkeypatch):
+    request = asked(tmp_path, "evaluate.margins={RA: 1.0}")
+    declarations.note([request])
+    (path,) = (tmp_path / "declared").glob("*.json")
+    hold = declarations.locks.hold
+
+    def after_another(folder, **how):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "seen": "2026-01-01T00:00:00+00:00"}))
+        return hold(folder, **how)
+
+    monkeypatch.setattr(declarations.locks, "hold", after_another)
+    declarations.mark(work_of(request))
+    assert json.loads(path.read_text())["seen"] == "2026-01-01T00:00:00+00:00"

@@ -48,7 +48,10 @@ def mark(work: Workplace) -> None:
     if not path.is_file() or runs.read_json(path)["seen"] or not os.access(path.parent, os.W_OK):
         return
     with locks.hold(path.parent, wait=True):
-        runs.write_json(path, {**runs.read_json(path), "seen": _now()})
+        held = runs.read_json(path)
+        if held["seen"]:
+            return  # another process was faster
+        runs.write_json(path, {**held, "seen": _now()})
         remote.push_file(path, anew=True)
 
 
