@@ -481,8 +481,6 @@ def _shown(path: Path) -> str:
 
 def _opened(name: str, **wanted: Any) -> Path:
     """Return the folder or file that a word names; what is at an address is brought here first."""
-    if "://" not in name:
-        return Path(name)
     from expunge.pools.remote import opened
 
     return opened(name, **wanted)

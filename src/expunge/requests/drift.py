@@ -10,6 +10,7 @@ import numpy as np
 
 from expunge import config, registry, runs, statistics
 from expunge.bench import audits
+from expunge.bench.compare import is_written
 from expunge.bench.grid import expand
 from expunge.bench.grid import read as read_grid
 from expunge.bench.request import Request, Row, originals, prepare, request_of
@@ -103,7 +104,7 @@ def serve(asked: Sequence[Asked], report: Report, command: str) -> tuple[list[Pl
     report({"event": "plan", "jobs": [job.key for held in jobs for job in held]})
     results = [run_jobs(held, chosen(work), report, keep_going=True) for held in jobs]
     folder = work.out / f"sequence-{fingerprint(_identity(asked, results))}"
-    if remote.agree(folder, "record.json", "report.html"):
+    if is_written(folder):
         return runs.read_json(folder / "record.json"), folder
     provenance = {"command": command, "seconds": round(time.monotonic() - start, 1)}
     records = [record_of(one, held, provenance) for one, held in zip(asked, results, strict=True)]
