@@ -11,7 +11,7 @@ from expunge.config import Fraction, NonNegativeInt, PositiveInt, hyper
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit, reinitialise, zero_where
 from expunge.engine.method import Addon, Steps
-from expunge.engine.parameters import Snapshot
+from expunge.engine.parameters import Snapshot, below
 from expunge.engine.phase import Phase
 from expunge.engine.select import Mask
 from expunge.engine.stream import Stream
@@ -92,8 +92,7 @@ def _watched(phase: Phase, epochs: int, kept: list[Snapshot]) -> Phase:
         return phase.stop is not None and phase.stop(context, progress)
 
     def collect(step: Step) -> None:
-        found = {name.removeprefix(KEPT): value for name, value in step.state.items() if name.startswith(KEPT)}
-        if found:
+        if found := below(KEPT, step.state):
             kept.append(Snapshot.of(found))
 
     return phase.but(stop=stop, at_end=(*phase.at_end, collect))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.engine.context import Context
+from expunge.engine.parameters import below
 
 
 class Kept:
@@ -24,12 +25,12 @@ class Kept:
         if context.memory is self.memory:
             return
         self.memory = context.memory
-        found = {name: value for name, value in self.memory.items() if name.startswith(f"{self.name}/")}
+        found = below(f"{self.name}/", self.memory)
         if not found:
             return
         with torch.no_grad():
             for name, value in self.net.state_dict().items():
-                value.copy_(found.pop(f"{self.name}/{name}"))
+                value.copy_(found.pop(name))
         parameters = list(self.net.parameters())
         for name, value in found.items():
             number, key = name.split("/")[-2:]

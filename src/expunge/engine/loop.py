@@ -1,7 +1,7 @@
 """`run_phase`: the only optimiser step in the package."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from expunge.engine.movable import hand_to_adapters, leaf_mask, movable, set_mod
 from expunge.engine.norms import recalibrate
 from expunge.engine.objective import Objective
 from expunge.engine.order import reading
-from expunge.engine.parameters import Snapshot, adapters, effective, is_norm, modes_kept, running_statistics_kept
+from expunge.engine.parameters import Snapshot, adapters, below, effective, is_norm, modes_kept, running_statistics_kept
 from expunge.engine.phase import Phase
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Progress
@@ -111,7 +111,7 @@ class _Loop:
         if self.phase.at_end:
             self._end()
         if self.result.selected_epoch is not None:
-            Snapshot.of(_within(self.rule_state, _SELECTED)).restore(self.context.model)
+            Snapshot.of(below(_SELECTED, self.rule_state)).restore(self.context.model)
         if self.phase.norm == "recalibrate":
             self._recalibrate()
         return self.result
@@ -282,7 +282,3 @@ class _Loop:
 
 
 _SELECTED = "selected/"
-
-
-def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -60,6 +60,11 @@ def owner_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), attribute
 
 
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> Vector:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 class Snapshot:
     """A copy of everything a model knows, buffers included, that later changes cannot reach."""
 

@@ -17,6 +17,7 @@ from expunge.engine import parallel
 from expunge.engine.context import Context
 from expunge.engine.cost import COUNTS
 from expunge.engine.loop import Checkpoints, PhaseResult
+from expunge.engine.parameters import below
 from expunge.runs import atomic_write
 
 _METADATA = "expunge"
@@ -56,7 +57,7 @@ class DiskCheckpoints(Checkpoints):
         header = self._phases.get(context.phase)
         if header is None:
             return None
-        parts = {kind: _within(self._tensors, f"{context.phase}/{kind}/") for kind in ("model", "optimizer", "rules")}
+        parts = {kind: below(f"{context.phase}/{kind}/", self._tensors) for kind in ("model", "optimizer", "rules")}
         problem = _misfit(parts["model"], context.model.state_dict())
         if problem:
             self._forget(context, problem)
@@ -145,10 +146,6 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         hashed.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         hashed.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()
-
-
-def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _misfit(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

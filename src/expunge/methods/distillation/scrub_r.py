@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from expunge.engine.context import Context
 from expunge.engine.edits import Edit
 from expunge.engine.measure import accuracy, logits_of
 from expunge.engine.method import Steps
-from expunge.engine.parameters import Snapshot
+from expunge.engine.parameters import Snapshot, below
 from expunge.engine.terms import Progress
 from expunge.engine.update import Step
 from expunge.errors import BadInput
@@ -40,25 +39,23 @@ class ScrubR(MaxMin):
     def steps(self, ctx: Context) -> Steps:
         """Yield the alternation, then the return to the chosen epoch."""
         check_validation(ctx)
-        kept: list[dict[str, Tensor]] = []
+        errors: list[float] = []
+        weights: list[Snapshot] = []
 
         def keep(context: Context, progress: Progress) -> bool:
-            weights = Snapshot(context.model).plain()
-            context.memory.update({f"{KEPT}{progress.epoch}/{name}": value for name, value in weights.items()})
+            kept = Snapshot(context.model).plain()
+            context.memory.update({f"{KEPT}{progress.epoch}/{name}": value for name, value in kept.items()})
             context.memory[f"{ERROR}{progress.epoch}"] = torch.tensor(1 - accuracy(context, "forget"), dtype=torch.float64)
             return False
 
         def collect(step: Step) -> None:
-            kept.append(step.state)
+            found = below(ERROR, step.state)
+            for epoch in sorted(found, key=int):
+                errors.append(float(found[epoch]))
+                weights.append(Snapshot.of(below(f"{KEPT}{epoch}/", step.state)))
 
         def rewind(context: Context) -> None:
-            epochs = [(state, name.removeprefix(ERROR)) for state in kept for name in state if name.startswith(ERROR)]
-            chosen = nearest_epoch([float(state[ERROR + epoch]) for state, epoch in epochs], matched_error(context))
-            state, epoch = epochs[chosen]
-            prefix = f"{KEPT}{epoch}/"
-            Snapshot.of({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}).restore(
-                context.model
-            )
+            weights[nearest_epoch(errors, matched_error(context))].restore(context.model)
 
         for phase in self.phases(ctx, watch=keep):
             yield phase.but(at_end=(collect,))
