@@ -9,9 +9,10 @@ from expunge.engine.phase import Phase
 class MixedPrecision(Addon):
     """Computes the student's forward passes of every phase in bfloat16; weights, losses, gradients and the optimiser stay float32.
 
-    Steps are 1.4 to 1.8 times as fast on processors with AVX512-BF16 or AMX (``benchmarks/mixed_precision.py``), and GPUs have such
-    instructions since Ampere; elsewhere bfloat16 is slower than float32. Passes that only score or teach, and one-shot edits, are not
-    touched. Recipes train so by themselves where it is fast, and a method without this add-on takes more seconds for a pass than they do.
+    Steps are 1.1 to 1.8 times as fast on a processor with AVX512-BF16 (``benchmarks/mixed_precision.py``), least where a teacher takes a
+    large part of them, and GPUs have such instructions since Ampere; elsewhere bfloat16 is slower than float32. Passes that only score or
+    teach, and one-shot edits, are not touched. Recipes train so by themselves where it is fast, and a method without this add-on takes more
+    seconds for a pass than they do.
 
     Source: Micikevicius et al., Mixed Precision Training, ICLR 2018, arXiv 1710.03740; bfloat16 needs no scaling of losses.
     """

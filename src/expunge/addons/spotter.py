@@ -10,7 +10,6 @@ from torch import Tensor
 from expunge.addons.applicability import has_forget_term, scores_no_forgotten_data, takes_no_gradient_step
 from expunge.addons.pairs import is_forgotten
 from expunge.config import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, hyper
-from expunge.engine import randomness
 from expunge.engine.context import Context
 from expunge.engine.kernels import kl
 from expunge.engine.method import Addon, Method, Steps
@@ -18,6 +17,7 @@ from expunge.engine.phase import Phase
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Forward, Loss, Penalty, Term, Weight
 from expunge.errors import NotApplicable
+from expunge.methods.relabeling.picture_attacks import somewhere_in_box, towards_in_box
 
 NOT_A_CLASS = "the request forgets no whole class, and the original's answers without a class are what it holds on to."
 
@@ -67,7 +67,7 @@ class Spotter(Addon):
         place = partial(Term, first.stream, group=first.group_name, every=first.every)
         more = [
             place(distil_nearby(self.epsilon, self.step, self.moves), 1 - self.own_share, name="distillation nearby"),
-            place(alike(labels_by_index(ctx)), self.dispersion, features=True, name="likeness within a class"),
+            place(alike(ctx.stream("forget").source.labels.to(ctx.device)), self.dispersion, features=True, name="likeness within a class"),
         ]
         return phase.but(terms=[*(_scaled(term, self.own_share) for term in phase.terms), *more])
 
@@ -105,28 +105,9 @@ def towards_others(context: Context, batch: Batch, epsilon: float, step: float, 
 
     They start at uniformly random places, keyed by seed, phase, epoch, example and pixel.
     """
-    model, x = context.teacher("original"), batch.x.detach()
-    target = without_forgotten(context, x, context.num_classes).argmax(1)
-    pixels = x[0].numel()
-    place = batch.index[:, None] * pixels + torch.arange(pixels, device=batch.index.device)
-    start = randomness.uniform(context.seed, f"spotter/{context.phase}", batch.epoch, place).to(x.dtype).view(x.shape)
-    moved = (x + epsilon * (2 * start - 1)).clamp(0, 1)
-    for _ in range(moves):
-        moved = moved.detach().requires_grad_(True)
-        with torch.enable_grad():
-            loss = F.cross_entropy(model(moved).float(), target, reduction="sum")
-        (slope,) = torch.autograd.grad(loss, moved)
-        nearer = moved.detach() - step * slope.sign()
-        moved = torch.minimum(torch.maximum(nearer, x - epsilon), x + epsilon).clamp(0, 1)
-    return moved
-
-
-def labels_by_index(ctx: Context) -> Tensor:
-    """Return the true label at the index of each forgotten example, int64, on the model's device."""
-    forget = ctx.stream("forget")
-    table = torch.full((int(forget.index.max()) + 1,), -1, dtype=torch.int64)
-    table[forget.index] = forget.labels
-    return table.to(ctx.device)
+    target = without_forgotten(context, batch.x, context.num_classes).argmax(1)
+    start = somewhere_in_box(context, batch, epsilon, "spotter")
+    return towards_in_box(context.teacher("original"), batch.x, start, target, radius=epsilon, step=step, moves=moves)
 
 
 def alike(labels: Tensor) -> Loss:

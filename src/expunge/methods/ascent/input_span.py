@@ -1,15 +1,12 @@
 """What the layers of a model get to see, as the span of their inputs: changes of weights across it leave their outputs as they are."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from expunge.engine.context import Context
-from expunge.engine.parameters import Vector, modes_kept, shared_names
+from expunge.engine.parameters import Vector, shared_names
+from expunge.methods.weight_edits.operator_inputs import told
 
 
 def input_spans(ctx: Context, stream: str, share: float, size: int = 64) -> Vector:
@@ -27,8 +24,15 @@ def input_spans(ctx: Context, stream: str, share: float, size: int = 64) -> Vect
     Returns:
         Symmetric matrices ``[D, D]`` by base name of the weight, D being the entries of one output's weights.
     """
-    with _inputs_added_up(ctx) as sums, modes_kept(ctx.model), torch.no_grad():
-        ctx.model.eval()
+    sums: Vector = {}
+    shared, layers = shared_names(ctx.model), {**ctx.architecture.convs, **ctx.architecture.linears}
+    named = {name: shared[f"{name}.weight"] for name, layer in layers.items() if _is_readable(layer)}
+
+    def add(name: str, layer: nn.Module, x: Tensor) -> None:
+        rows = _rows(layer, x).float()
+        sums[named[name]] = sums.get(named[name], 0) + (rows.T @ rows).double()
+
+    with told(ctx, [name for name, weight in named.items() if weight not in ctx.fixed], add):
         for batch in ctx.stream(stream).batches(size):
             ctx.model(batch.x)
     return {name: main_directions(value, share) for name, value in sums.items()}
@@ -46,31 +50,6 @@ def across(gradient: Tensor, span: Tensor) -> Tensor:
     """Return the gradient of a weight ``[out, ...]`` without its component in the span of the inputs ``[D, D]``."""
     rows = gradient.flatten(1)
     return (rows - rows @ span.to(rows.dtype)).view_as(gradient)
-
-
-@contextmanager
-def _inputs_added_up(ctx: Context) -> Iterator[Vector]:
-    """Yield the sums of ``x x^T`` that every forward pass inside adds to, by base name of the weight."""
-    sums: Vector = {}
-    shared, layers = shared_names(ctx.model), {**ctx.architecture.convs, **ctx.architecture.linears}
-    handles = []
-
-    def watching(weight: str) -> Any:
-        def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            rows = _rows(module, inputs[0]).float()
-            sums[weight] = sums.get(weight, 0) + (rows.T @ rows).double()
-
-        return add
-
-    for name, module in layers.items():
-        weight = shared[f"{name}.weight"]
-        if weight not in ctx.fixed and _is_readable(module):
-            handles.append(module.register_forward_pre_hook(watching(weight)))
-    try:
-        yield sums
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _is_readable(module: nn.Module) -> bool:

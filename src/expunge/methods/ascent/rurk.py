@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from expunge.config import NonNegativeInt, PositiveFloat, PositiveInt, hyper
-from expunge.engine import randomness
 from expunge.engine.context import Context
 from expunge.engine.method import Method, Steps
 from expunge.engine.parameters import modes_kept
@@ -15,7 +14,7 @@ from expunge.engine.phase import Phase
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Forward, Loss, Term, cross_entropy
 from expunge.engine.update import sgd
-from expunge.methods.relabeling.picture_attacks import towards_in_box
+from expunge.methods.relabeling.picture_attacks import somewhere_in_box, towards_in_box
 
 
 class Rurk(Method):
@@ -63,10 +62,7 @@ def recognised_neighbors(radius: float, moves: int) -> Loss:
     """Return the cross entropy at a neighbour of each example, zero where the model in eval mode does not recognise it, ``[B]``."""
 
     def loss(context: Context, batch: Batch, student: Forward) -> Tensor:
-        pixels = batch.x[0].numel()
-        place = batch.index[:, None] * pixels + torch.arange(pixels, device=batch.index.device)
-        u = randomness.uniform(context.seed, f"neighbor/{context.phase}", batch.epoch, place)
-        start = radius * (2 * u - 1).to(batch.x.dtype).view(batch.x.shape)
+        start = somewhere_in_box(context, batch, radius, "neighbor")
         with modes_kept(context.model):
             context.model.eval()
             x = towards_in_box(context.model, batch.x, start, batch.y, radius=radius, step=radius / 4, moves=moves)

@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from expunge.engine import randomness
+from expunge.engine.context import Context
 from expunge.engine.parameters import at_least_single
+from expunge.engine.stream import Batch
 
 _TINY = 1e-10
 
@@ -82,6 +85,14 @@ def towards(model: Model, x: Tensor, start: Tensor, wanted: Tensor, *, radius: f
         slope, _ = gradient_and_logits(model, here, wanted)
         here = within_ball(here - step * slope / lengths(slope).clamp_min(_TINY), x, radius)
     return here
+
+
+def somewhere_in_box(context: Context, batch: Batch, radius: float, purpose: str) -> Tensor:
+    """Return uniform displacements of every pixel up to a radius, keyed by purpose, phase, epoch, example and pixel, ``[B, ...]``."""
+    pixels = batch.x[0].numel()
+    place = batch.index[:, None] * pixels + torch.arange(pixels, device=batch.index.device)
+    u = randomness.uniform(context.seed, f"{purpose}/{context.phase}", batch.epoch, place)
+    return radius * (2 * u - 1).to(batch.x.dtype).view(batch.x.shape)
 
 
 def towards_in_box(model: Model, x: Tensor, start: Tensor, wanted: Tensor, *, radius: float, step: float, moves: int) -> Tensor:

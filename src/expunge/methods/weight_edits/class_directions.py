@@ -34,7 +34,7 @@ def peculiar_directions(own: Tensor, own_labels: Tensor, kept: Tensor, kept_labe
     """
     means, span = class_means(own, own_labels), orthonormal(class_means(kept, kept_labels))
     rest = means - span @ (span.T @ means)
-    return orthonormal(rest[:, rest.norm(dim=0) > 1e-6 * means.norm(dim=0)])
+    return orthonormal(rest[:, rest.norm(dim=0) > _SMALLEST * means.norm(dim=0)])
 
 
 def class_means(values: Tensor, labels: Tensor) -> Tensor:
