@@ -7,6 +7,7 @@ from expunge import registry
 from expunge.errors import BadInput
 from expunge.report.bars import bar
 from expunge.report.columns import MARKS
+from expunge.report.numerals import typeset
 
 GAMES = {
     "efficacy": "unlearned or retrained?",
@@ -216,8 +217,7 @@ def _leaf(value: Any) -> str:
 
 def number(value: float, unit: str) -> str:
     """Return a value as a table prints it: one decimal for percentages and large numbers, three for others."""
-    text = f"{value:.1f}" if unit == "%" or abs(value) >= 100 else f"{value:.3f}"
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+    return typeset(f"{value:.1f}" if unit == "%" or abs(value) >= 100 else f"{value:.3f}")
 
 
 def chance(p_value: float) -> str:
@@ -234,7 +234,7 @@ def plain(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace("-", "−")
     if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "−")
+        return typeset(f"{value:.4g}")
     return " and ".join(plain(item) for item in value)
 
 

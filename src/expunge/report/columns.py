@@ -5,6 +5,7 @@ from typing import Any
 
 from expunge import registry
 from expunge.errors import BadInput
+from expunge.report.numerals import typeset
 
 KEY = (
     "unlearning_accuracy",
@@ -81,8 +82,7 @@ class Column:
 
     def text(self, value: float) -> str:
         """Return a value as it is printed, without its unit."""
-        shown = f"{value:.{self.digits}f}"
-        return shown.removeprefix("-") if float(shown) == 0 else shown.replace("-", "−")
+        return typeset(f"{value:.{self.digits}f}")
 
     def band_text(self, band: dict[str, Any] | None) -> str:
         """Return a band as it is printed: low to high."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from expunge.report.audits import chance
+from expunge.report.numerals import typeset
 
 WIDTH, HEIGHT, EDGE = 132, 40, 5
 """Of the drawing in a row, in pixels; its doses stand at equal distances."""
@@ -32,7 +33,7 @@ def _row(name: str, found: Mapping[str, Any], heads: Mapping[str, Any]) -> dict[
     return {
         "name": name,
         "label": heads.get(name, {}).get("label", name),
-        "spearman": None if spearman is None else f"{spearman:+.2f}".replace("-", "−"),
+        "spearman": None if spearman is None else typeset(f"{spearman:+.2f}"),
         "spearman_value": spearman,
         "p_value": None if found["p_value"] is None else chance(found["p_value"]),
         "p_value_value": found["p_value"],

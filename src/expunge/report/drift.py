@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from expunge.report import html
 from expunge.report.columns import MARKS, percent, ruling, side
+from expunge.report.numerals import typeset
 from expunge.report.terminal import audit_line, metric_line, plain
 from expunge.runs import atomic_write
 
@@ -131,8 +132,7 @@ def _band(step: Plain, scope: str, name: str) -> str:
 
 
 def _number(value: float, unit: str) -> str:
-    text = f"{value:.1f}" if unit == "%" else f"{value:.3f}"
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+    return typeset(f"{value:.1f}" if unit == "%" else f"{value:.3f}")
 
 
 def _cell(step: Plain, label: str, scope: str, name: str) -> Plain | None:

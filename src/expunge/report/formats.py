@@ -12,6 +12,7 @@ from typing import Any
 from expunge.errors import BadInput, nearest
 from expunge.report import published as printed
 from expunge.report.columns import Column, half_width, percent
+from expunge.report.numerals import typeset
 from expunge.report.publication import FAILED, ORACLE, Cell, Line, Section, check_metrics, load, merge, section
 
 FORMATS = ("csv", "markdown", "latex", "html", "json", "parquet")
@@ -69,7 +70,7 @@ def _value(line: Line, column: Column, plus: str) -> str:
     if line.role == "band":
         return column.band_text({"low": cell.low, "high": cell.high})
     if line.role == "published":
-        return f"{cell.value:g}".replace("-", "−")
+        return typeset(f"{cell.value:g}")
     spread = half_width({"interval": None if cell.low is None else {"low": cell.low, "high": cell.high}})
     text = column.text(cell.value) + (plus + column.text(spread) if spread is not None else "")
     gap = "" if cell.gap is None else f" ({'+' if not column.text(cell.gap).startswith('−') else ''}{column.text(cell.gap)})"

@@ -3,6 +3,7 @@
 Only what the record holds is said. A part that nobody measured is named as such, with what would measure it.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from expunge import statistics
 from expunge.report import declaration, equivalence
 from expunge.report.columns import MARKS, percent, side
 from expunge.report.equivalence import Judged
+from expunge.report.numerals import typeset
 
 RELEARNING = "retain_only_relearning"
 LABELS = {
@@ -139,9 +141,8 @@ def _missing(key: str, reason: str) -> Entry:
 
 
 def _number(value: float, digits: int = 2) -> str:
-    text = f"{value:.{digits}f}"
-    sign, size = "−" if value < 0 and float(text) != 0 else "", text.removeprefix("-")
-    return sign + (size.removeprefix("0") if digits == 2 else size)
+    text = typeset(f"{value:.{digits}f}")
+    return re.sub(r"^(−?)0\.", r"\1.", text) if digits == 2 else text
 
 
 def _spread(cell: dict[str, Any], digits: int = 2) -> str:
@@ -414,5 +415,4 @@ def _row(record: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 
 def _signed(value: float) -> str:
-    text = f"{value:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
+    return typeset(f"{value:+.1f}")

@@ -9,6 +9,7 @@ from expunge.report.bars import bar
 from expunge.report.cautions import cautions
 from expunge.report.columns import AIMS, GROUPS, MARKS, Column, columns, half_width, outside, percent, ruling, side
 from expunge.report.headline import card
+from expunge.report.numerals import typeset
 
 SECTIONS = {
     "verdict": "Verdict",
@@ -146,7 +147,7 @@ def _completeness(record: dict[str, Any], shown: list[Column]) -> dict[str, Any]
 def _index(found: dict[str, float] | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    texts = {key: f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00") for key, value in found.items()}
+    texts = {key: typeset(f"{value:.2f}") for key, value in found.items()}
     return {"number": found["value"], **texts}
 
 
