@@ -17,7 +17,7 @@ from expunge.data.augmentation import Augmentation
 from expunge.data.source import TensorSource
 from expunge.engine import randomness
 from expunge.engine.context import Context
-from expunge.engine.run import run
+from expunge.engine.run import check, run
 from expunge.engine.stream import Batch, Stream
 from expunge.engine.targets import random_label
 from expunge.engine.terms import Forward, Progress
@@ -634,7 +634,7 @@ def test_spotter_scatters_the_class() -> None:
 def test_spotter_needs_a_class_and_a_loss_on_it() -> None:
     addon = registry.find("addons", "spotter")()
     with pytest.raises(NotApplicable, match="whole class"):
-        run(make_context("random", needs={"forget"}), method("delete", epochs=1), [addon])
+        check(method("delete"), [addon], kind="random", streams=["forget", "retain"])
     assert addon.refuse(method("finetune")) and addon.refuse(method("pour_p")) and not addon.refuse(method("delete"))
 
 

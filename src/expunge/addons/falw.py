@@ -28,7 +28,7 @@ class Falw(Addon):
     forgotten data.
 
     Source: Yu et al., FaLW: A Forgetting-aware Loss Reweighting for Long-tailed Unlearning, ICLR 2026, arXiv 2601.18650. It is refused
-    where a forgotten class has fewer than two held-out examples, and so for whole classes.
+    where a forgotten class has fewer than two held-out examples.
     """
 
     aliases = ("FaLW",)
@@ -39,6 +39,8 @@ class Falw(Addon):
         "deviations below 1e-3 count as 1e-3.",
     )
     needs = {"forget", "validation"}
+    scenarios = {"random", "subclass"}
+    scenario_reason = "forgotten examples are compared with held-out ones of their class, and whole classes have none."
 
     balance: NonNegativeFloat = hyper(1.0, "how much more the weights of rare classes react; 0 treats all classes alike", low=0.0, high=2.0)
 

@@ -16,10 +16,7 @@ from expunge.engine.method import Addon, Method, Steps
 from expunge.engine.phase import Phase
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Forward, Loss, Penalty, Term, Weight
-from expunge.errors import NotApplicable
 from expunge.methods.relabeling.picture_attacks import somewhere_in_box, towards_in_box
-
-NOT_A_CLASS = "the request forgets no whole class, and the original's answers without a class are what it holds on to."
 
 
 class Spotter(Addon):
@@ -43,6 +40,8 @@ class Spotter(Addon):
         "the share applies to all terms of a phase with forgotten data, to its terms on retained data too",
     )
     needs = {"forget"}
+    scenarios = {"class"}
+    scenario_reason = "what the original says without the forgotten classes is held on to, and no whole class is forgotten."
 
     own_share: Fraction = hyper(0.7, "weight of the method's own terms; the distillation has the rest", low=0.1, high=0.9)
     dispersion: NonNegativeFloat = hyper(1.0, "weight of the dispersion", low=0.01, high=3.0, log=True)
@@ -51,13 +50,7 @@ class Spotter(Addon):
     moves: NonNegativeInt = hyper(3, "moves; 0 leaves the random place")
 
     def rewrite(self, steps: Steps, ctx: Context) -> Steps:
-        """Yield the steps, phases with forgotten data with two more terms.
-
-        Raises:
-            NotApplicable: no whole class is forgotten.
-        """
-        if not ctx.forget_classes:
-            raise NotApplicable(f"addons={self.name}", NOT_A_CLASS, "Leave it out, or forget a class.")
+        """Yield the steps, phases with forgotten data with two more terms."""
         for step in steps:
             yield self.protected(ctx, step) if isinstance(step, Phase) and has_forget_term(ctx, step) else step
 

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from expunge import registry
 from expunge.components import kept
+from expunge.engine.run import no_request_in_common
 
 
 def compatibility() -> dict[str, Any]:
@@ -33,7 +34,7 @@ def refusal(method: str, addon: str) -> str:
     except ValidationError as error:
         missing = ".".join(map(str, error.errors()[0]["loc"]))
         return f"it depends on {missing}, which has no default."
-    return put.refuse(chosen)
+    return no_request_in_common(put, chosen) or put.refuse(chosen)
 
 
 def _keys(reasons: list[str]) -> dict[str, str]:

@@ -35,6 +35,10 @@ class Addon(Component):
 
     needs: ClassVar[frozenset[str] | set[str]] = frozenset()
     """Streams it touches beside the method's own."""
+    scenarios: ClassVar[frozenset[str] | set[str]] = frozenset({"class", "random", "subclass"})
+    """Requests for which it makes sense."""
+    scenario_reason: ClassVar[str] = ""
+    """Why the others make none."""
 
     def rewrite(self, steps: Steps, ctx: Context) -> Steps:
         """Yield the changed steps."""

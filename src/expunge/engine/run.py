@@ -41,29 +41,45 @@ def check(method: Method, addons: Sequence[Addon] = (), *, kind: str, streams: S
         artefacts: what else exists: recipe, oracle.
 
     Raises:
-        NotApplicable: the method does not fit the request, or an add-on not the method.
+        NotApplicable: the method or an add-on does not fit the request, or an add-on not the method.
         BadInput: data that the method needs is missing.
     """
-    if kind not in method.scenarios:
-        reason = method.scenario_reason or f"it is made for {' and '.join(sorted(method.scenarios))} requests."
-        raise NotApplicable(f"method={method.name}", f"does not fit a {kind} request: {reason}", "`expunge list methods` shows which fit.")
+    _check_fits(method, kind, "method")
     names = [addon.name for addon in addons]
     for number, addon in enumerate(addons):
         if names.count(addon.name) > 1:
             raise NotApplicable(f"addons={addon.name}", "is named more than once.", "Name each add-on once.")
-        reason = addon.refuse(method)
+        reason = no_request_in_common(addon, method) or addon.refuse(method)
         if reason:
             raise NotApplicable(f"addons={addon.name}", f"cannot go with method={method.name}: {reason}")
-        reason = addon.refuse(cast(Method, Under(method, tuple(addons[:number])))) if number else ""
+        under = cast(Method, Under(method, tuple(addons[:number])))
+        reason = no_request_in_common(addon, under) or addon.refuse(under) if number else ""
         if reason:
             below = ", ".join(names[:number])
             raise NotApplicable(
                 f"addons={addon.name}", f"cannot go on {below} with method={method.name}: {reason}", "Leave one out, or change their order."
             )
+    for addon in addons:
+        _check_fits(addon, kind, "addons")
     parts: list[Method | Addon] = [method, *addons]
     for part in parts:
         for name in sorted(part.needs - set(streams) - set(artefacts)):
             raise BadInput(name, f"{part.name} needs {name} data and there is none.", f"Give {name}=..., or choose a method without it.")
+
+
+def no_request_in_common(addon: Addon, method: Method) -> str:
+    """Return why no request can have both; empty if one can."""
+    if set(addon.scenarios) & set(method.scenarios):
+        return ""
+    own, other = (" and ".join(sorted(part.scenarios)) or "no" for part in (addon, method))
+    return f"it is for {own} requests, and what it goes on is for {other} requests."
+
+
+def _check_fits(part: Method | Addon, kind: str, key: str) -> None:
+    if kind not in part.scenarios:
+        reason = part.scenario_reason or f"it is made for {' and '.join(sorted(part.scenarios))} requests."
+        hint = f"`expunge list {'methods' if key == 'method' else key}` shows which fit."
+        raise NotApplicable(f"{key}={part.name}", f"does not fit a {kind} request: {reason}", hint)
 
 
 def run(context: Context, method: Method, addons: Sequence[Addon] = (), checkpoints: Checkpoints | None = None) -> Outcome:
@@ -104,7 +120,7 @@ class Under:
 
     name = property(lambda self: self.method.name)
     needs = property(lambda self: self.method.needs)
-    scenarios = property(lambda self: self.method.scenarios)
+    scenarios = property(lambda self: set(self.method.scenarios).intersection(*(addon.scenarios for addon in self.addons)))
     changes_shape = property(lambda self: self.method.changes_shape)
 
     def steps(self, ctx: Context) -> Steps:
