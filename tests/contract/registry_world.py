@@ -70,15 +70,21 @@ def small(kind: str, name: str, request: str = "random", **fields):
 
 
 def context_for(
-    method, addons=(), *, kind: str = "random", seed: int = 0, report=None, recipe_epochs: int = 1
+    method, addons=(), *, kind: str = "random", seed: int = 0, report=None, recipe_epochs: int = 1, frozen=()
 ) -> tuple[Context, Recording]:
-    """Return a context that grants what the method and its add-ons declare, and the record of what they read."""
+    """Return a context that grants what the method and its add-ons declare, and the record of what they read.
+
+    ``frozen`` names parameters of the net that the author does not want to move.
+    """
     needs = set().union(method.needs, *(addon.needs for addon in addons))
     index = all_streams(kind)
     granted = [index[name] for name in needs if name in index]
     source = Recording(torch.cat(granted) if granted else torch.zeros(0, dtype=torch.int64))
+    net = trained_net()
+    for name in frozen:
+        net.get_parameter(name).requires_grad_(False)
     context = Context(
-        trained_net(),
+        net,
         {name: Stream(name, source, where) for name, where in index.items()},
         needs=needs,
         seed=seed,

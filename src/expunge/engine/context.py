@@ -165,8 +165,23 @@ class Context:
         """Return a generator on the model's device for one purpose, for example ``generator("noise", 3)``."""
         return randomness.generator(self.device, self.seed, *purpose)
 
+    def free_head(self) -> frozenset[str]:
+        """Return the names of the parameters of the layer that makes the logits.
+
+        Raises:
+            BadInput: the model's author has frozen one of them.
+        """
+        names = frozenset(self.architecture.class_rows(0))
+        if names & self.fixed:
+            found = f"the head would have to change, and is frozen: {', '.join(sorted(names & self.fixed))} needs no gradient."
+            raise BadInput("model", found, "Call requires_grad_(True) on it, or choose another method.")
+        return names
+
     def fresh_state(self, *purpose: object) -> dict[str, Tensor]:
         """Return newly initialised weights and buffers, by name.
+
+        Where the caller has not said how a model starts, layers that its author has frozen start as they are: they have learned nothing
+        here. A layer that is frozen in part starts as its own ``reset_parameters`` says.
 
         Raises:
             BadInput: a parameter belongs to a layer that cannot initialise itself.
@@ -175,7 +190,7 @@ class Context:
         if self._initialise is not None:
             return {name: value.to(self.device) for name, value in self._initialise(seed).items()}
         fresh = copy.deepcopy(self._blank)
-        return reset_parameters(fresh, seed).state_dict()
+        return reset_parameters(fresh, seed, frozen=False).state_dict()
 
     def adopt(self) -> None:
         """Make the model as it is now the original, to which teachers and distances refer."""
@@ -223,8 +238,13 @@ def _fixed(model: nn.Module) -> frozenset[str]:
     return fixed
 
 
-def reset_parameters(model: nn.Module, seed: int) -> nn.Module:
+def reset_parameters(model: nn.Module, seed: int, *, frozen: bool = True) -> nn.Module:
     """Initialise every layer of a model anew, in place, by the layer's own ``reset_parameters``.
+
+    Args:
+        model: the model.
+        seed: of the random numbers.
+        frozen: whether layers none of whose parameters requires a gradient are initialised too.
 
     Raises:
         BadInput: a parameter belongs to a module that has none.
@@ -233,9 +253,12 @@ def reset_parameters(model: nn.Module, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         for name, module in model.named_modules():
+            own = list(module.parameters(recurse=False))
+            if own and not frozen and not any(parameter.requires_grad for parameter in own):
+                continue
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
-            elif any(True for _ in module.parameters(recurse=False)):
+            elif own:
                 raise BadInput(
                     "model",
                     f"{f'the layer {name!r}' if name else 'the module itself'} ({type(module).__name__}) cannot be initialised anew.",

@@ -65,11 +65,15 @@ def add_noise(deviation: Mapping[str, Tensor], *purpose: object) -> Edit:
 
 
 def reinitialise(names: Iterable[str] | None = None, *purpose: object, buffers: bool = True) -> Edit:
-    """Give the named parameters (all by default) new random values, and norm layers among them new statistics."""
-    wanted = None if names is None else set(names)
+    """Give the named parameters (all by default) new random values, and norm layers among them new statistics.
+
+    Of those that are named, what the model's author has frozen stays.
+    """
+    named = None if names is None else set(names)
 
     def apply(context: Context) -> None:
         fresh = context.fresh_state(*purpose)
+        wanted = None if named is None else named - context.fixed
         chosen = leaves(context.model).keys() if wanted is None else wanted
         owners = {owner_of(context.model, name)[0] for name in chosen}
         for name, parameter in leaves(context.model).items():

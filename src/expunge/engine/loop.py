@@ -74,7 +74,7 @@ class _Loop:
 
     def __init__(self, context: Context, phase: Phase, checkpoints: Checkpoints):
         self.context, self.phase, self.checkpoints = context, phase, checkpoints
-        self.parameters = movable(context.model, phase.trainable)
+        self.parameters = movable(context, phase.trainable)
         self.mask = leaf_mask(context.model, phase.mask, self.parameters)
         self.optimizer = phase.optimizer.make(self.parameters)
         self.rule_state: dict[str, Tensor] = {}

@@ -11,6 +11,7 @@ from expunge.engine.parameters import base_name, is_norm, leaves, owner_of
 from expunge.engine.phase import Phase
 from expunge.engine.select import Mask, frozen_names
 from expunge.engine.stream import Stream
+from expunge.errors import BadInput
 
 
 def set_modes(context: Context, phase: Phase, parameters: Mapping[str, nn.Parameter], streams: Iterable[Stream]) -> None:
@@ -33,18 +34,23 @@ def set_modes(context: Context, phase: Phase, parameters: Mapping[str, nn.Parame
         module.eval()
 
 
-def movable(model: nn.Module, trainable: frozenset[str] | None) -> dict[str, nn.Parameter]:
-    """Return the parameters that move by name: those that are asked for, else all that require a gradient.
+def movable(context: Context, trainable: frozenset[str] | None) -> dict[str, nn.Parameter]:
+    """Return the parameters that move by name: all that require a gradient, or those among them that are asked for.
 
     Raises:
         ValueError: no parameter has such a name.
+        BadInput: the model's author has frozen all that are asked for.
     """
-    named = {base_name(name): parameter for name, parameter in model.named_parameters()}
+    named = {base_name(name): parameter for name, parameter in context.model.named_parameters()}
     if trainable is not None:
         missing = trainable - named.keys()
         if missing:
             raise ValueError(f"no parameter is called {sorted(missing)[0]!r}")
-        return {name: parameter for name, parameter in named.items() if name in trainable}
+        free = trainable - context.fixed
+        if trainable and not free:
+            found = f"the phase moves {', '.join(sorted(trainable)[:3])} alone, and all that it moves is frozen (needs no gradient)."
+            raise BadInput("model", found, "Call requires_grad_(True) on it, or choose another method.")
+        return {name: parameter for name, parameter in named.items() if name in free}
     return {name: parameter for name, parameter in named.items() if parameter.requires_grad}
 
 

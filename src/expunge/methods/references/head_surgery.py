@@ -28,6 +28,7 @@ class HeadSurgery(Method):
         Raises:
             NotApplicable: the head has no bias.
         """
+        ctx.free_head()
         if ctx.architecture.head.bias is None:
             raise NotApplicable("method=head_surgery", "the model's head has no bias to lower.", "Use method=head_distillation.")
         yield Edit("silence the forgotten classes", self._silence)

@@ -20,6 +20,4 @@ class Tempered(Method):
     def steps(self, ctx: Context) -> Steps:
         """Yield one edit of the head."""
         parameters = leaves(ctx.model)
-        yield scale(
-            {name: parameters[name].new_full(parameters[name].shape, 1 / self.temperature) for name in ctx.architecture.class_rows(0)}
-        )
+        yield scale({name: parameters[name].new_full(parameters[name].shape, 1 / self.temperature) for name in ctx.free_head()})

@@ -51,6 +51,7 @@ class BoundaryExpand(Method):
             raise NotApplicable(
                 "method=boundary_expand", f"the head is a {type(head).__name__}, and only a linear layer can get an output."
             )
+        ctx.free_head()
         narrow = resize_head(classes)
         yield resize_head(classes + 1)
         try:

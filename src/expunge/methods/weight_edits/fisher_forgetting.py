@@ -52,6 +52,8 @@ class FisherForgetting(Method):
         fisher = batch_fisher(ctx, "retain") if self.form == "published" else fisher_diagonal(ctx, "retain", self.form)
         variance = noise_variance(fisher, head, self.alpha)
         centres: dict[str, Tensor] = {}
+        if ctx.forget_classes:
+            ctx.free_head()
         for label in ctx.forget_classes:
             for name, row in ctx.architecture.class_rows(label).items():
                 centres.setdefault(name, ctx.original[name].clone())[row] = 0
