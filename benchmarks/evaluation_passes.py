@@ -4,7 +4,8 @@
 
 The published ones forward every split for the accuracies and then again for the membership attacks: Unlearn-Saliency repeats |T| retain
 images, the test set and the forget set; Unlearn-Sparse repeats the retain and test sets for training privacy as well. Both are timed
-here on the same resident tensors, so that only the number of passes differs. Ratios are medians of interleaved rounds in one run.
+here on the same resident tensors and with as many pictures at once, so that only the number of passes differs. Our pass is also timed with
+other numbers of pictures at once. Ratios are medians of interleaved rounds in one run.
 """
 
 import statistics
@@ -13,6 +14,7 @@ import time
 import torch
 
 from expunge.data.dataset import from_tensors
+from expunge.engine.stream import scoring_size
 from expunge.models.resnet20 import ResNet20
 from expunge.pools import evidence
 
@@ -22,6 +24,8 @@ PROTOCOLS = {
     "Unlearn-Saliency": [*PARTS, "retain[:test]", "test", "forget"],
     "Unlearn-Sparse": [*PARTS, "retain[:test]", "test", "forget", "retain", "test"],
 }
+AT_ONCE = (16, 250, 1000)
+"""Pictures in a batch, beside the 64 that are the default on a processor."""
 
 
 def main() -> None:
@@ -33,6 +37,7 @@ def main() -> None:
     model.register_forward_hook(lambda module, inputs, output: forwards.__setitem__(0, forwards[0] + len(inputs[0])))
     work = {"ours": lambda: evidence.collect(model, data)}
     work |= {name: lambda parts=parts: _published(model, data, index, parts) for name, parts in PROTOCOLS.items()}
+    work |= {f"ours, {size} at once": lambda size=size: evidence.collect(model, data, size) for size in AT_ONCE}
     seconds: dict[str, list[float]] = {name: [] for name in work}
     passes = {}
     for _ in range(5):
@@ -42,10 +47,10 @@ def main() -> None:
             seconds[name].append(time.process_time() - start)
             passes[name] = forwards[0]
     unique = len(data.source)
-    print(f"{'protocol':18} {'forwards / image':>18} {'CPU s':>8} {'time / ours':>12}")
+    print(f"{'protocol':20} {'forwards / image':>18} {'CPU s':>8} {'time / ours':>12}")
     for name in work:
         ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["ours"], strict=True))
-        print(f"{name:18} {passes[name] / unique:18.2f} {statistics.median(seconds[name]):8.2f} {ratio:12.2f}")
+        print(f"{name:20} {passes[name] / unique:18.2f} {statistics.median(seconds[name]):8.2f} {ratio:12.2f}")
 
 
 def _data():
@@ -63,7 +68,7 @@ def _data():
 @torch.no_grad()
 def _published(model, data, index, parts) -> None:
     for part in parts:
-        for x, _ in data.source.batches(index[part], 250, augment=False, seed=0, epoch=0):
+        for x, _ in data.source.batches(index[part], scoring_size(model), augment=False, seed=0, epoch=0):
             model(x)
 
 

@@ -16,7 +16,7 @@ from expunge.data.examples import Examples, duplicates, stream_of
 from expunge.data.split import compared_classes
 from expunge.engine import run as engine
 from expunge.engine.context import Context
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 from expunge.errors import BadInput, nearest
 from expunge.metrics.metric import Tier
 from expunge.tracking.calls import followed
@@ -196,7 +196,7 @@ def evaluate(
     validation: Examples | None = None,
     kind: str | None = None,
     tier: Tier = "fast",
-    batch_size: int = 250,
+    batch_size: int = 0,
 ) -> dict[str, Any]:
     """Return the table of every metric, with intervals, targets and the retrained band, as plain values; and the audits under ``audits``.
 
@@ -214,7 +214,7 @@ def evaluate(
         validation: more unseen data; optional.
         kind: see `unlearn`.
         tier: which metrics and audits; those that need a base pool, shadow models or a look inside are skipped, and say so.
-        batch_size: examples in a forward pass.
+        batch_size: examples in a forward pass; 0 takes 64 on a processor, and 250 elsewhere.
 
     Raises:
         BadInput: different numbers of models or of their outputs, labels outside the outputs, every forgotten example among the retained
@@ -283,7 +283,7 @@ def _logits(model: nn.Module, stream: Stream, size: int) -> np.ndarray:
 
     with modes_kept(model):
         model.eval()
-        return torch.cat([model(batch.x).float().cpu() for batch in stream.batches(size)]).numpy()
+        return torch.cat([model(batch.x).float().cpu() for batch in stream.batches(scoring_size(model, size))]).numpy()
 
 
 def _models(where: str, models: Any) -> list[nn.Module]:
@@ -309,8 +309,8 @@ def _rows_of(unlearned: Any) -> dict[str, list[nn.Module]]:
 def _check_settings(tier: str, batch_size: int) -> None:
     if tier not in get_args(Tier):
         raise BadInput("tier", f"got {tier!r}.", nearest(tier, get_args(Tier)))
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise BadInput("batch_size", f"expected a positive integer, got {batch_size!r}.")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 0:
+        raise BadInput("batch_size", f"expected an integer from 0 on, got {batch_size!r}.")
 
 
 def _check_numbers(originals: list[nn.Module], rows: Mapping[str, list[nn.Module]]) -> None:

@@ -290,7 +290,7 @@ class Wider(torch.nn.Sequential):
         ({"test": None}, "test: expected a map-style Dataset"),
         ({"test": (X[40:60], Y[40:60]), "retain": (X[30:90], Y[30:90])}, "test: every test example is also among the retain"),
         ({"tier": "quick"}, "tier: got 'quick'. Allowed: fast, rigorous, standard"),
-        ({"batch_size": 0}, "batch_size: expected a positive integer, got 0"),
+        ({"batch_size": -1}, "batch_size: expected an integer from 0 on, got -1"),
     ],
 )
 def test_mistakes_in_an_evaluation_are_named(change, message):

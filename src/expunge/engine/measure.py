@@ -6,16 +6,16 @@ from torch import Tensor
 
 from expunge.engine.context import Context
 from expunge.engine.parameters import modes_kept
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 
 
 @torch.no_grad()
-def logits_of(context: Context, stream: str | Stream, size: int = 1000) -> tuple[Tensor, Tensor]:
+def logits_of(context: Context, stream: str | Stream, size: int = 0) -> tuple[Tensor, Tensor]:
     """Return the model's logits ``[n, C]`` and the labels ``[n]`` over a whole stream, in eval mode, on the CPU."""
     logits, labels = [], []
     with modes_kept(context.model):
         context.model.eval()
-        for batch in context.stream(stream).batches(size):
+        for batch in context.stream(stream).batches(scoring_size(context.device, size)):
             logits.append(context.model(batch.x).float().cpu())
             labels.append(batch.y.cpu())
     return torch.cat(logits), torch.cat(labels)

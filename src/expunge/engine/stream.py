@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.engine import parallel, randomness
 
@@ -53,6 +53,17 @@ class Source(Protocol):
 
 Size = int | Sequence[int]
 """Examples in every chunk but the last, which may be short; or those in each chunk. What `torch.Tensor.split` takes."""
+
+
+def scoring_size(where: nn.Module | torch.device, chosen: int = 0) -> int:
+    """Return how many examples to take at once in passes without gradients, in which every example counts alone; ``chosen`` if not 0.
+
+    On a processor 64: what more of them leave between two layers no longer fits its caches (``benchmarks/evaluation_passes.py``).
+    """
+    if chosen:
+        return chosen
+    device = where if isinstance(where, torch.device) else next(where.parameters()).device
+    return 64 if device.type == "cpu" else 250
 
 
 def even_sizes(count: int, size: int) -> list[int]:

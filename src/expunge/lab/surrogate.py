@@ -9,6 +9,7 @@ from expunge.config import Experiment
 from expunge.data.dataset import Data, from_tensors
 from expunge.engine.architecture import Architecture
 from expunge.engine.randomness import shuffle
+from expunge.engine.stream import scoring_size
 from expunge.lab.world import Report, World, part
 from expunge.training.train import train
 
@@ -55,7 +56,7 @@ def surrogate(data: Data, experiment: Experiment, eye: str, each: int, classes: 
 
 @torch.no_grad()
 def _features(net: torch.nn.Module, world: World, index: np.ndarray) -> Tensor:
-    found, batches = [], list(world.stream("seen", index).batches(500))
+    found, batches = [], list(world.stream("seen", index).batches(scoring_size(net)))
     architecture = Architecture(net, batches[0].x)
     for batch in batches:
         found.append(architecture.forward_with_features(net.eval(), batch.x)[1].flatten(1).float().cpu())

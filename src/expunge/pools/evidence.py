@@ -10,13 +10,13 @@ from torch import nn
 from expunge.data.dataset import Data
 from expunge.data.split import PARTS, Split
 from expunge.engine.parameters import modes_kept
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 from expunge.errors import BadInput
 from expunge.metrics.view import Reference, View
 from expunge.runs import atomic_write
 
 
-def collect(model: nn.Module, data: Data, size: int = 250) -> np.ndarray:
+def collect(model: nn.Module, data: Data, size: int = 0) -> np.ndarray:
     """Return the logits of all examples in canonical order, float32 ``[N + T, C]``: eval mode, no augmentation, each example once.
 
     Raises:
@@ -29,12 +29,12 @@ def collect(model: nn.Module, data: Data, size: int = 250) -> np.ndarray:
 
 
 @torch.no_grad()
-def outputs(model: nn.Module, stream: Stream, size: int = 250) -> np.ndarray:
+def outputs(model: nn.Module, stream: Stream, size: int = 0) -> np.ndarray:
     """Return the logits of a stream's examples in its order, float32 ``[n, C]``: eval mode, no augmentation, each example once."""
     found, row = np.empty((len(stream), 0), dtype=np.float32), 0
     with modes_kept(model):
         model.eval()
-        for batch in stream.batches(size):
+        for batch in stream.batches(scoring_size(model, size)):
             logits = model(batch.x).float().cpu().numpy()
             if row == 0:  # a list of all batches, joined at the end, would be held twice: 10 GB for ImageNet
                 found = np.empty((len(stream), *logits.shape[1:]), dtype=np.float32)

@@ -213,7 +213,7 @@ def _base_pool(work: Workplace, candidates: np.ndarray) -> list[dict[str, np.nda
 def _entangled(work: Workplace, candidates: np.ndarray) -> Ranking:
     model, stream = _original(work, candidates)
     example = next(stream.batches(2)).x
-    features = read(Architecture(model, example), model, stream, work.experiment.evaluate.batch_size).features
+    features = read(Architecture(model, example), model, stream, work.scoring_size).features
     size = work.experiment.forget.size(len(candidates))
     by_set, places = by_distance(features, size, SETS)
     best = int(by_set.argmax() if work.experiment.forget.level == "high" else by_set.argmin())
@@ -266,7 +266,7 @@ def _shown(work: Workplace) -> Iterator[Tensor]:
     """Return the pictures that are shown to the model, after a look at what can be refused without it."""
     scenario, data = work.experiment.forget, work.plain_data
     scenario.check_count(data)
-    return downstream.pictures(scenario.downstream, data.input_shape, scenario.domain, work.experiment.evaluate.batch_size)
+    return downstream.pictures(scenario.downstream, data.input_shape, scenario.domain, work.scoring_size)
 
 
 def _related_classes(work: Workplace, candidates: np.ndarray) -> Ranking:

@@ -10,7 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from expunge.engine.norms import layer_of, norms_apart_from
 from expunge.engine.parameters import is_norm
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -167,7 +167,7 @@ class FunctionalBatchNorm(nn.Module):
 
 
 @torch.no_grad()
-def outputs_together(models: Sequence[nn.Module], stream: Stream, size: int = 250) -> Tensor:
+def outputs_together(models: Sequence[nn.Module], stream: Stream, size: int = 0) -> Tensor:
     """Return the logits of a stream's examples from all models in one pass, float32 ``[M, n, C]`` on the CPU: evaluation mode."""
     template = copy.deepcopy(models[0]).eval()
     parameters, buffers = stack_module_state(list(models))  # type: ignore[arg-type]
@@ -176,4 +176,5 @@ def outputs_together(models: Sequence[nn.Module], stream: Stream, size: int = 25
         return functional_call(template, (own, kept), (x,))
 
     every = vmap(one, in_dims=(0, 0, None))
-    return torch.cat([every(parameters, buffers, batch.x).float().cpu() for batch in stream.batches(size)], dim=1)
+    batches = stream.batches(scoring_size(template, size))
+    return torch.cat([every(parameters, buffers, batch.x).float().cpu() for batch in batches], dim=1)

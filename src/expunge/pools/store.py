@@ -240,7 +240,7 @@ def _check_shared(folder: Path) -> None:
 
 
 def _outputs(work: Workplace, model: nn.Module) -> dict[str, np.ndarray]:
-    size = work.experiment.evaluate.batch_size
+    size = work.scoring_size
     divide(model)
     found = {"logits": evidence.collect(model, work.data, size)}
     if work.triggered_test is not None:

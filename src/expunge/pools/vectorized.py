@@ -316,7 +316,7 @@ def _train_chunk(work: Workplace, chunk: list[_Wanted], report: Report) -> list[
 
 def _outputs(work: Workplace, models: Sequence[nn.Module]) -> dict[str, np.ndarray]:
     """Return the evidence of all models, ``[M, n, C]`` by name."""
-    size, source = work.experiment.evaluate.batch_size, work.data.source
+    size, source = work.scoring_size, work.data.source
     found = {"logits": outputs_together(models, Stream("all", source, torch.arange(len(source))), size).numpy()}
     if work.triggered_test is not None:
         found["triggered"] = outputs_together(models, work.triggered_test, size).numpy()

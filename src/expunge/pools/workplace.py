@@ -18,7 +18,7 @@ from expunge.data.split import Split, make_split
 from expunge.engine import parallel
 from expunge.engine.gauges import Detail
 from expunge.engine.randomness import derive
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 from expunge.errors import BadInput
 from expunge.models import checkpoint
 from expunge.models.model import create
@@ -165,6 +165,11 @@ class Workplace:
     def triggered_test(self) -> Stream | None:
         """Test pictures with the trigger, labelled with its target class; None where the request forgets no backdoor."""
         return self.split.triggered_test(self.data) if self.experiment.forget is not None else None
+
+    @property
+    def scoring_size(self) -> int:
+        """Examples in a forward pass while scoring."""
+        return scoring_size(self.device, self.experiment.evaluate.batch_size)
 
     @property
     def detail(self) -> Detail | None:

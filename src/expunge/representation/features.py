@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from expunge.engine.architecture import Architecture
 from expunge.engine.parameters import modes_kept
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 from expunge.errors import BadInput, nearest
 
 
@@ -48,14 +48,14 @@ def join(*readings: Reading) -> Reading:
 
 
 @torch.no_grad()
-def read(architecture: Architecture, model: nn.Module, stream: Stream, size: int = 256) -> Reading:
+def read(architecture: Architecture, model: nn.Module, stream: Stream, size: int = 0) -> Reading:
     """Return features and logits over a whole stream: evaluation mode, no augmentation, each example once.
 
     Args:
         architecture: of the model or of one that it is a copy of.
         model: left as it is, modes and running statistics included.
         stream: the examples.
-        size: examples a batch.
+        size: examples a batch; 0 chooses.
 
     Raises:
         BadInput: the stream is empty, or features or logits are not finite.
@@ -63,7 +63,7 @@ def read(architecture: Architecture, model: nn.Module, stream: Stream, size: int
     parts = []
     with modes_kept(model):
         model.eval()
-        for batch in stream.batches(size):
+        for batch in stream.batches(scoring_size(model, size)):
             logits, features = architecture.forward_with_features(model, batch.x)
             parts.append(Reading(_array(features), _array(logits), batch.y.cpu().numpy()))
     if not parts:
@@ -74,12 +74,15 @@ def read(architecture: Architecture, model: nn.Module, stream: Stream, size: int
 
 
 @torch.no_grad()
-def read_arrays(architecture: Architecture, model: nn.Module, x: Batches, labels: np.ndarray, size: int = 256) -> Reading:
+def read_arrays(architecture: Architecture, model: nn.Module, x: Batches, labels: np.ndarray, size: int = 0) -> Reading:
     """Return features and logits of inputs ``[n, ...]`` as the model takes them (pictures in [0, 1]), with their labels ``[n]``."""
     device = next(model.parameters()).device
     with modes_kept(model):
         model.eval()
-        pairs = [[_array(part) for part in architecture.forward_with_features(model, chunk.to(device))] for chunk in x.split(size)]
+        pairs = [
+            [_array(part) for part in architecture.forward_with_features(model, chunk.to(device))]
+            for chunk in x.split(scoring_size(device, size))
+        ]
     logits, features = map(np.concatenate, zip(*pairs, strict=True))
     _check_finite("inputs", features, logits)
     return Reading(features, logits, np.asarray(labels, dtype=np.int64))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from expunge.engine import randomness
 from expunge.engine.parameters import modes_kept
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 from expunge.representation import outputs
 
 Ball = Literal["linf", "l2"]
@@ -112,7 +112,7 @@ def _answers(model: nn.Module, stream: Stream, radius: float, draw: int, ball: B
     logits, labels = [], []
     with modes_kept(model):
         model.eval()
-        for batch in stream.batches(256):
+        for batch in stream.batches(scoring_size(model)):
             logits.append(model(perturb(batch.x, batch.index, radius, draw, ball, seed)).float().cpu().numpy())
             labels.append(batch.y.cpu().numpy())
     return np.concatenate(logits), np.concatenate(labels)

@@ -20,7 +20,7 @@ from expunge.engine.context import Context
 from expunge.engine.loop import run_phase
 from expunge.engine.parameters import modes_kept
 from expunge.engine.phase import NormPolicy, Phase
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 from expunge.engine.terms import Progress, Term, cross_entropy
 from expunge.engine.update import Optimizer, sgd
 from expunge.errors import BadInput
@@ -345,12 +345,12 @@ def _train(
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, stream: Stream, size: int = 500) -> float:
+def accuracy(model: nn.Module, stream: Stream, size: int = 0) -> float:
     """Return the share of a stream that a model classifies right: evaluation mode, no augmentation; the model stays as it is."""
     right = 0
     with modes_kept(model):
         model.eval()
-        for batch in stream.batches(size):
+        for batch in stream.batches(scoring_size(model, size)):
             right += int((model(batch.x).argmax(1) == batch.y).sum())
     return right / len(stream)
 

@@ -112,7 +112,7 @@ class Bench:
         Raises:
             Ended: its outputs are not finite.
         """
-        size = self.work.experiment.evaluate.batch_size
+        size = self.work.scoring_size
         logits = {part: evidence.outputs(model, stream, size) for part, stream in self.streams.items()}
         if not all(np.isfinite(values).all() for values in logits.values()):
             raise Ended("diverged", "its outputs are not finite.")

@@ -6,7 +6,7 @@ from torch import Tensor
 from expunge.engine.context import Context
 from expunge.engine.measure import logits_of
 from expunge.engine.method import Steps
-from expunge.engine.stream import Batch
+from expunge.engine.stream import Batch, scoring_size
 from expunge.engine.terms import Forward, Progress
 from expunge.methods.adversarial.contrast import Trained
 from expunge.methods.adversarial.opponents import Judge, Opponent, counterpart, doubt
@@ -50,4 +50,4 @@ class ContrastiveUntrain(Trained):
 
 def original_logits(ctx: Context, stream: str) -> Tensor:
     """Return the original's logits over a whole stream, ``[n, C]``, on the device."""
-    return torch.cat([ctx.logits_of("original", batch.x) for batch in ctx.stream(stream).batches(1000)])
+    return torch.cat([ctx.logits_of("original", batch.x) for batch in ctx.stream(stream).batches(scoring_size(ctx.device))])

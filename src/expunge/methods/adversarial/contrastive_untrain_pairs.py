@@ -7,7 +7,7 @@ from expunge.config import Fraction, hyper
 from expunge.engine.context import Context
 from expunge.engine.measure import logits_of
 from expunge.engine.method import Steps
-from expunge.engine.stream import Batch
+from expunge.engine.stream import Batch, scoring_size
 from expunge.engine.terms import Forward, Progress
 from expunge.methods.adversarial.contrast import Trained
 from expunge.methods.adversarial.opponents import Comparator, Opponent, counterpart, doubt
@@ -53,5 +53,5 @@ class ContrastiveUntrainPairs(Trained):
 
 def matched_logits(ctx: Context, draw: int) -> Tensor:
     """Return the original's logits on the validation counterpart of every forget example, ``[n, C]``."""
-    batches = ctx.stream("forget").batches(1000)
+    batches = ctx.stream("forget").batches(scoring_size(ctx.device))
     return torch.cat([ctx.logits_of("original", counterpart(ctx, batch, "validation", draw).x) for batch in batches])

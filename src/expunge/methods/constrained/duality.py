@@ -14,7 +14,7 @@ from expunge.engine.measure import logits_of, mean_loss
 from expunge.engine.method import Method
 from expunge.engine.parameters import modes_kept, norm, running_statistics_kept
 from expunge.engine.phase import Phase
-from expunge.engine.stream import Batch
+from expunge.engine.stream import Batch, scoring_size
 from expunge.engine.terms import Forward, Loss, Progress, Term, cross_entropy
 from expunge.engine.update import Step, sgd
 from expunge.errors import BadInput
@@ -211,7 +211,7 @@ def blank_loss(ctx: Context) -> float:
     """Return the mean cross entropy of a newly initialised net on the forget set, in eval mode; about ``log C``."""
     teacher, total = ctx.teacher("random"), 0.0
     with torch.no_grad(), modes_kept(teacher):
-        for batch in ctx.stream("forget").batches(1000):
+        for batch in ctx.stream("forget").batches(scoring_size(ctx.device)):
             total += float(torch.nn.functional.cross_entropy(teacher(batch.x).double(), batch.y, reduction="sum"))
     return total / len(ctx.stream("forget"))
 

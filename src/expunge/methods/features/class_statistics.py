@@ -8,7 +8,7 @@ from torch import Tensor
 
 from expunge.engine.context import Context
 from expunge.engine.parameters import modes_kept
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 from expunge.errors import BadInput
 
 EPSILON = 1e-6
@@ -16,12 +16,12 @@ EPSILON = 1e-6
 
 
 @torch.no_grad()
-def features_of(ctx: Context, stream: str | Stream, size: int = 500) -> tuple[Tensor, Tensor]:
+def features_of(ctx: Context, stream: str | Stream, size: int = 0) -> tuple[Tensor, Tensor]:
     """Return the model's features ``[n, D]`` in eval mode and the labels ``[n]`` over a whole stream, on the model's device."""
     features, labels = [], []
     with modes_kept(ctx.model):
         ctx.model.eval()
-        for batch in ctx.stream(stream).batches(size):
+        for batch in ctx.stream(stream).batches(scoring_size(ctx.device, size)):
             features.append(ctx.architecture.forward_with_features(ctx.model, batch.x)[1].float())
             labels.append(batch.y)
     return torch.cat(features), torch.cat(labels)

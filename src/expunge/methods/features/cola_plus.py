@@ -4,7 +4,7 @@ import torch
 
 from expunge.engine.context import Context
 from expunge.engine.method import Steps
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 from expunge.methods.features.collapse_and_align import Collapsing
 from expunge.methods.features.two_phases import pseudo_label
 from expunge.methods.weight_edits.dampening import together
@@ -37,5 +37,5 @@ class ColaPlus(Collapsing):
 def with_pseudo_labels(ctx: Context) -> Stream:
     """Return forgotten and retained examples as one stream, the forgotten with the class that the original finds best after their own."""
     forget, retain = ctx.stream("forget"), ctx.stream("retain")
-    second = torch.cat([pseudo_label(ctx, batch).cpu() for batch in forget.batches(250)])
+    second = torch.cat([pseudo_label(ctx, batch).cpu() for batch in forget.batches(scoring_size(ctx.device))])
     return together(forget, retain).relabelled(torch.cat([second, retain.labels]))

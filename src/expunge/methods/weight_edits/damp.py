@@ -10,7 +10,7 @@ from expunge.engine.context import Context
 from expunge.engine.edits import assign
 from expunge.engine.method import Method, Steps
 from expunge.engine.parameters import Vector, leaves
-from expunge.engine.stream import Stream
+from expunge.engine.stream import Stream, scoring_size
 from expunge.methods.weight_edits.class_directions import peculiar_directions, probe_accuracy
 from expunge.methods.weight_edits.operator_inputs import first_readers, on_input_side, operators, pooled_channels, told
 
@@ -82,6 +82,6 @@ def means_read(ctx: Context, stream: Stream, layers: list[str]) -> dict[str, Ten
     """Return what layers read of every example of a stream, means over places, ``{layer: [n, D]}``."""
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
     with told(ctx, seen, lambda name, layer, x: seen[name].append(pooled_channels(layer, x).float())):
-        for batch in stream.batches(250):
+        for batch in stream.batches(scoring_size(ctx.device)):
             ctx.model(batch.x)
     return {name: torch.cat(parts) for name, parts in seen.items()}
