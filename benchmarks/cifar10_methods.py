@@ -1,7 +1,7 @@
 """Every method on CIFAR-10, one table for a class and one for a random tenth, under one budget.
 
-Methods keep their defaults but for one thing: no method reads more of the training data than a quarter of what training reads, since a
-method that costs as much as retraining has nothing to offer. Methods that read only the forget set keep their epochs. With
+Methods keep their defaults but for one thing: no method, and no add-on, reads more of the training data than a quarter of what training
+reads, since a method that costs as much as retraining has nothing to offer. Methods that read only the forget set keep their epochs. With
 ``--size whole`` the nets are of 90 %, trained in four epochs (400 s each on one processor), and methods pass forward in bfloat16, as the
 training does; with ``--size small`` they are small, see 10,000 pictures 16 times (20 s each) and remember them. Run folders are kept, so a
 run that is stopped goes on, and tables appear after each group of methods. A method may carry add-ons: ``finetune+prune``.
@@ -56,12 +56,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }
 
 
-def budgeted(name: str, epochs: int) -> dict[str, object]:
-    """Return a method's configuration with its passes over retained data cut to so many epochs."""
-    method = registry.find("methods", name)
-    fields = [field for field in ("epochs", "repair_epochs", "warm_up_epochs", "prune_epochs") if field in method.model_fields]
-    cut = {field: epochs for field in fields if method.model_fields[field].default > epochs}
-    return {"name": name, **(cut if "retain" in method.needs else {})}
+def budgeted(name: str, epochs: int, kind: str = "methods") -> dict[str, object]:
+    """Return the configuration of a method, or of an add-on, with its passes over retained data cut to so many epochs."""
+    part = registry.find(kind, name)
+    fields = [field for field in ("epochs", "repair_epochs", "warm_up_epochs", "prune_epochs") if field in part.model_fields]
+    cut = {field: epochs for field in fields if part.model_fields[field].default > epochs}
+    return {"name": name, **(cut if "retain" in part.needs else {})}
 
 
 def row(label: str, epochs: int, everywhere: list[str]) -> Row:
@@ -69,7 +69,7 @@ def row(label: str, epochs: int, everywhere: list[str]) -> Row:
     name, *addons = label.split("+")
     method = budgeted(name, epochs)
     taken = [addon for addon in everywhere if not registry.find("addons", addon)().refuse(config.build("methods", method, "method"))]
-    return Row(label, method, [{"name": addon} for addon in [*addons, *taken]])
+    return Row(label, method, [budgeted(addon, epochs, "addons") for addon in [*addons, *taken]])
 
 
 def requests(args: argparse.Namespace, names: list[str]) -> list[Request]:
