@@ -102,7 +102,7 @@ def test_verbs_that_make_many_models_are_refused(verb, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["expunge", verb, "x.yaml"])
     with pytest.raises(BadInput, match=f"expunge {verb}.* makes many models"):
-        cli._meet_ranks()
+        cli.start.meet_ranks()
 
 
 def test_one_process_is_left_alone():

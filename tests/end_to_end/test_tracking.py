@@ -460,4 +460,4 @@ def test_a_printed_configuration_reads_back(capsys):
 def test_without_trackers_nothing_of_them_is_made(monkeypatch):
     monkeypatch.setattr(following, "Followed", None)
     monkeypatch.setattr(carrying, "Courier", None)
-    assert type(cli._progress(())).__name__ == "Progress" and subjects.stage_of
+    assert type(cli.shared.make_progress(())).__name__ == "Progress" and subjects.stage_of

@@ -18,6 +18,7 @@ from expunge.config import (
     PositiveFloat,
     PositiveInt,
     Text,
+    experiment,
     fingerprint,
     hyper,
     parse_yaml,
@@ -26,7 +27,7 @@ from expunge.config import (
     to_yaml,
     validate,
 )
-from expunge.errors import BadInput
+from expunge.errors import BadInput, nearest
 
 
 class Salty(Component):
@@ -78,10 +79,10 @@ def world(monkeypatch):
     def find(kind, name, where=""):
         if name in table[kind]:
             return table[kind][name]
-        raise BadInput(where or kind, f"no {kind.rstrip('s')} is called {name!r}.", config.nearest(name, table[kind]))
+        raise BadInput(where or kind, f"no {kind.rstrip('s')} is called {name!r}.", nearest(name, table[kind]))
 
     monkeypatch.setattr(registry, "find", find)
-    monkeypatch.setattr(config, "DEFAULTS", {"data": "thing", "model": "thing", "train": "thing"})
+    monkeypatch.setattr(experiment, "DEFAULTS", {"data": "thing", "model": "thing", "train": "thing"})
 
 
 def tree(*overrides, file=None, base=None):
