@@ -62,7 +62,8 @@ def unlearn(
     """Return a model from which the influence of some training data has been removed.
 
     Args:
-        model: any module from x to logits ``[B, C]``; it is copied, never wrapped, and not changed unless ``inplace``.
+        model: any module from x to logits ``[B, C]``; it is copied, never wrapped, and not changed unless ``inplace``. Parameters
+            that require no gradient stay as they are.
         method: how; ``expunge list methods`` shows what there is.
         forget: the data to forget.
         retain: the rest of the training data, or a part of it; some methods do without.
@@ -75,7 +76,8 @@ def unlearn(
         kind: ``class`` (all examples of some classes), ``subclass`` (a part of one class) or ``random``; found from the labels of
             forget and retain if None.
         recipe: how the original was trained, for methods that train from scratch.
-        initialise: returns a freshly initialised state dict for a seed; every layer's ``reset_parameters`` if None.
+        initialise: returns a freshly initialised state dict for a seed; every layer's ``reset_parameters`` if None, but for layers that are
+            frozen as a whole.
         head: name of the layer that makes the logits, where it cannot be found.
         inplace: write the new weights into ``model`` as well.
         report: called with one mapping for each event.
