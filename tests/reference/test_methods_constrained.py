@@ -22,6 +22,7 @@ from expunge.engine.targets import random_label
 from expunge.engine.terms import Forward, Term
 from expunge.engine.update import sgd
 from expunge.errors import BadInput
+from expunge.methods.constrained import duality
 from expunge.methods.constrained.duality import Constraint, blank_loss, top_accuracy
 from expunge.training.checkpoints import DiskCheckpoints
 
@@ -235,6 +236,16 @@ def test_refining_waits_for_a_stall_and_the_bound() -> None:
     assert asked == [False, False, False, True]
     constraint.bound = -1.0
     assert not rule(context, None)
+
+
+@pytest.mark.parametrize("addons", [[], ["sam"]])
+def test_refining_ends_under_a_second_look_too(addons: list[str], monkeypatch) -> None:
+    """A second look joins gradients with a state that is thrown away; what the rule remembers must not be in it."""
+    monkeypatch.setattr(duality, "mean_loss", lambda context, stream: 1.0)
+    context = make_context(needs=ALL)
+    chosen = method("constrained_finetuning", stop="refining", epochs=12, lr=1e-3, batch_size=20)
+    outcome = run(context, chosen, [registry.find("addons", addon)() for addon in addons]).phases[0]
+    assert outcome["stopped"] and outcome["epochs"] == 3
 
 
 def test_top_accuracy_counts_the_first_few_and_refuses_all() -> None:

@@ -54,7 +54,6 @@ class Constraint:
     rate: float | None = None
     warm_up: int = 0
     normalize: bool = False
-    state: dict[str, Any] = field(default_factory=dict, repr=False)
     _latest: tuple[Loss, Batch, Tensor] | None = field(default=None, repr=False)
 
     def watch(self, loss: Loss) -> Loss:
@@ -70,7 +69,6 @@ class Constraint:
 
     def combine(self, gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
         """Return ``objective + factor * condition``: the combiner of a phase with these two groups."""
-        self.state = state
         state.setdefault("multiplier", torch.tensor(self.multiplier, dtype=torch.float64))
         state.setdefault("penalty", torch.tensor(self.penalty, dtype=torch.float64))
         objective, condition = gradients["objective"], gradients["condition"]
@@ -176,13 +174,13 @@ class ConstrainedTraining(Method):
 
         Args:
             condition: the stream on which the constraint is measured.
-            constraint: whose bound and state ``refining`` needs.
+            constraint: whose bound ``refining`` needs.
         """
 
         def refined(ctx: Context, progress: Progress) -> bool:
-            seen = constraint.state.get("validation losses", torch.zeros(0, dtype=torch.float64))
+            seen = ctx.memory.get("validation losses", torch.zeros(0, dtype=torch.float64))
             seen = torch.cat([seen, torch.tensor([mean_loss(ctx, "validation")], dtype=torch.float64)])
-            constraint.state["validation losses"] = seen
+            ctx.memory["validation losses"] = seen
             stalled = len(seen) > 2 and bool(seen[-1] >= seen[-2]) and bool(seen[-2] >= seen[-3])
             return stalled and mean_loss(ctx, condition) <= constraint.bound
 
