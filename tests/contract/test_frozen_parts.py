@@ -16,7 +16,13 @@ from expunge.engine.terms import Term, cross_entropy
 from expunge.engine.update import sgd
 from expunge.errors import BadInput
 
-PARTS = {"body": ("0.weight", "0.bias"), "norm": ("1.weight",), "layer": ("1.weight", "1.bias"), "head": ("7.weight", "7.bias")}
+PARTS = {
+    "body": ("0.weight", "0.bias"),
+    "bias": ("0.bias",),
+    "norm": ("1.weight",),
+    "layer": ("1.weight", "1.bias"),
+    "head": ("7.weight", "7.bias"),
+}
 CASES = [
     (name, kind, part)
     for name in registry.names("methods")
@@ -47,7 +53,7 @@ def test_frozen_weights_stay_bit_for_bit_or_the_method_says_why_not(name, kind, 
     except BadInput as refusal:
         assert "frozen" in str(refusal)
         return
-    expected = list(PARTS[part]) if name in ANEW and part == "norm" else []
+    expected = list(PARTS[part]) if name in ANEW and part in ("bias", "norm") else []
     assert wrong == expected and anything == (name != "original")
 
 
@@ -66,7 +72,7 @@ def test_frozen_weights_stay_under_every_addon(name, part):
     except BadInput as refusal:
         assert "frozen" in str(refusal) or name == "last_k"
         return
-    assert wrong == (list(PARTS[part]) if name in ANEW and part == "norm" else []) and anything
+    assert wrong == (list(PARTS[part]) if name in ANEW and part in ("bias", "norm") else []) and anything
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -76,7 +82,7 @@ def test_a_model_that_starts_anew_keeps_what_was_not_learned_here(part):
     before, fresh = state_of(net_of), net_of.fresh_state("test")
     kept = {key for key in before if torch.equal(before[key], fresh[key])}
     layer = {key for key in before if key.startswith("1.")}
-    assert kept == {"norm": set(), "layer": layer}.get(part, set(PARTS[part]))
+    assert kept == {"bias": set(), "norm": set(), "layer": layer}.get(part, set(PARTS[part]))
 
 
 class Stubborn(Method):

@@ -101,7 +101,7 @@ def redrawn(ctx: Context, chosen: Mask) -> Vector:
         new = torch.randn(weight.shape, generator=made, device=weight.device) * (2 / fan_out) ** 0.5
         values[name] = torch.where(mask != 0, new, weight)
         bias = name.removesuffix("weight") + "bias"
-        if bias in parameters:
+        if bias in parameters and bias not in ctx.fixed:
             values[bias] = fresh[bias]
     return values
 
