@@ -57,16 +57,16 @@ def world(streams: dict[str, Stream], needs: set[str], kind: str, net: nn.Module
 
 
 def test_mu_mis_knows_the_lowest_sensitivity_after_a_kill(monkeypatch) -> None:
-    """A rule that begins anew at the first value, the wrong version, would go on: 9.5 is above 0.9 of 10, but not above 10."""
+    """A rule that begins anew at the first value, the wrong version, would go on: 9.5 is .1 above 8, but not above 10."""
     seen = iter([10.0, 8.0, 10.0, 9.5, 10.0, 9.5])
     monkeypatch.setattr(mu_mis, "other_sensitivity", lambda context: next(seen))
     killed = make_context(needs={"forget"})
-    assert not mu_mis.recovered(killed, 0.9)(killed, START)
+    assert not mu_mis.risen(killed, 0.1)(killed, START)
     resumed = make_context(needs={"forget"})
     resumed.memory = {name: value.clone() for name, value in killed.memory.items()}
-    assert mu_mis.recovered(resumed, 0.9)(resumed, START)
+    assert mu_mis.risen(resumed, 0.1)(resumed, START)
     forgetful = make_context(needs={"forget"})
-    assert not mu_mis.recovered(forgetful, 0.9)(forgetful, START)
+    assert not mu_mis.risen(forgetful, 0.1)(forgetful, START)
 
 
 def test_lotus_measures_before_an_epoch_and_keeps_it_for_the_whole_epoch() -> None:

@@ -118,14 +118,13 @@ def labels(context: Context) -> tuple[Tensor, Tensor]:
     return batch.y, (batch.y + 1) % CLASSES
 
 
-def test_mu_mis_stops_when_other_classes_have_recovered(monkeypatch) -> None:
-    seen = iter([10.0, 9.5, 8.0, 8.5, 9.0, 9.3])
+def test_mu_mis_stops_when_other_classes_are_well_above_their_lowest(monkeypatch) -> None:
+    seen = iter([10.0, 10.4, 8.0, 8.3, 8.8, 8.9])
     monkeypatch.setattr(mu_mis, "other_sensitivity", lambda context: next(seen))
     context, progress = make_context(needs={"forget"}), Progress(0, 1, 0, 1)
-    rule = mu_mis.recovered(context, 0.9)
+    rule = mu_mis.risen(context, 0.1)
     values = [rule(context, progress) for _ in range(5)]
-    assert values == [False, False, False, False, True]  # 9.5 is above 0.9 of the first, and still falling; 9.0 is not above
-    assert 9.5 > 0.9 * 10  # the rule without the lowest value would end the run at its first look
+    assert values == [False, False, False, False, True]  # a rule without the share would end at 10.4, one from the first value never
 
 
 def test_mu_mis_ends_a_run_that_would_go_on() -> None:

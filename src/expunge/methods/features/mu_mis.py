@@ -20,13 +20,14 @@ class MuMis(Method):
     """Lower the sensitivity of the true class's logit to the forgotten inputs and raise that of another class, and read nothing else.
 
     With ``s_c`` the norm of the gradient of logit c with respect to the input, summed over pixels, the loss of an example is
-    ``s_y^2 - s_c^2`` with a random other class c. It has no lower bound: the run ends when ``s_c`` over the whole forget set, after it has
-    fallen, is back at ``recovery`` times what it was in the original. Every step differentiates twice, and costs about nine
-    forward passes.
+    ``s_y^2 - s_c^2`` with a random other class c. It has no lower bound: the run ends when ``s_c`` over the whole forget set is ``rise``
+    above the lowest value that it has had, the original's included. Every step differentiates twice, and costs about nine forward
+    passes.
 
-    Made for classes and subclasses; on random subsets the source itself finds it behind others. For a random tenth of the bundled
-    Fashion-MNIST the sensitivity did not come back in our runs: a learning rate of 1e-4 destroyed the model, and the default for such
-    requests is so small that little happens.
+    Made for classes and subclasses; on random subsets the source itself finds it behind others. For a class of the bundled Fashion-MNIST
+    (small_cnn, 3,000 pictures) ``s_c`` rises from the start: .25 above it 13 % of the class are still known and the other classes are at
+    93 of 96 %, .4 above it 3 and 89 %, and twice as high none and 69 %. For a random tenth it falls and does not come back: a learning
+    rate of 1e-4 destroyed the model, and the default for such requests is so small that little happens.
 
     Source: Cheng et al., MU-Mis, ICLR 2026, arXiv 2402.15109, equation 3 and algorithm 1. The published learning rates and thresholds were
     not available.
@@ -43,8 +44,8 @@ class MuMis(Method):
     needs = {"forget"}
     scenario_defaults = {"random": {"lr": 3e-6}}
 
-    recovery: PositiveFloat = hyper(
-        1.0, "stop when the sensitivity of other classes is back at this many times the original's", low=0.5, high=2.0
+    rise: PositiveFloat = hyper(
+        0.25, "stop when the sensitivity of other classes is this share above its lowest so far", low=0.05, high=1.0, log=True
     )
     check_every: PositiveInt = hyper(5, "steps between two looks at the whole forget set")
     lr: PositiveFloat = hyper(3e-5, "learning rate", low=1e-7, high=1e-2, log=True)
@@ -59,18 +60,18 @@ class MuMis(Method):
             optimizer=sgd(self.lr, weight_decay=0.0),
             batch_size=self.batch_size,
             norm="frozen",
-            stop=recovered(ctx, self.recovery),
+            stop=risen(ctx, self.rise),
             stop_every=self.check_every,
             name="level the sensitivities",
         )
 
 
-def recovered(ctx: Context, ratio: float) -> Callable[[Context, Progress], bool]:
-    """Return the rule that ends a phase once the sensitivity of other classes has risen from its lowest to a multiple of its first value.
+def risen(ctx: Context, share: float) -> Callable[[Context, Progress], bool]:
+    """Return the rule that ends a phase once the sensitivity of other classes is a share above the lowest value that it has had.
 
     Args:
-        ctx: the context, before the first step.
-        ratio: the multiple.
+        ctx: the context, before the first step, whose value is the first of them.
+        share: the share.
     """
     with modes_kept(ctx.model):
         ctx.model.eval()
@@ -79,6 +80,6 @@ def recovered(ctx: Context, ratio: float) -> Callable[[Context, Progress], bool]
     def rule(context: Context, progress: Progress) -> bool:
         now, lowest = other_sensitivity(context), float(context.memory.get(_LOWEST, first))
         context.memory[_LOWEST] = torch.tensor(min(now, lowest), dtype=torch.float64)
-        return now > lowest and now > ratio * first
+        return now > (1 + share) * lowest
 
     return rule
