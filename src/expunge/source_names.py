@@ -49,7 +49,8 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-PAIRED = {"optimizer": "adam", "lr": 1e-4, "epochs": 30, "epoch_of": "forget"}
+PAIRED = {"alpha": 0.95, "optimizer": "adam", "lr": 1e-4, "epochs": 30, "epoch_of": "forget"}
+MAX_AND_MIN = {"gamma": 3.0, "alpha": 0.1, "temperature": 1.0, "max_epochs": 3}
 FOCUS_OPT = ("gradient_focus", "optimal_mask")
 SWAPPED = "in the released code the two weights of the moving average are swapped: addons.{}.ema=reference"
 
@@ -150,8 +151,8 @@ CHALLENGE: dict[str, Use] = {
     "finetune": Use("finetune"),
     "RLF": Use("random_label_flip"),
     "BoundaryUnlearning": Use("boundary_shrink", note="its attack is on the model as it changes, with smoothed labels"),
-    "SCRUB": Use("scrub", released={"gamma": 3.0, "alpha": 0.1, "temperature": 1.0}),
-    "AdverserialTrainer": Use("scrub", released={"gamma": 3.0, "alpha": 0.1, "temperature": 1.0}),
+    "SCRUB": Use("scrub", released=MAX_AND_MIN),
+    "AdverserialTrainer": Use("scrub", released=MAX_AND_MIN),
     "NN-unlearning": Use("nearest_neighbor_label"),
     "surgery": Use("gradient_surgery"),
     "MaskedActivation": Use("activation_pruning"),
@@ -181,8 +182,8 @@ REPRESENTATION: dict[str, Use] = {
     "GA_freeze": Use("gradient_ascent", addons=("last_k",), note=EXPERIMENT),
     "PCU": Use("proxy_contrast", {"hold": "retain"}, note=EXPERIMENT),
     "PCU_forget": Use("proxy_contrast", {"hold": "nothing"}, note=EXPERIMENT),
-    "SCRUB": Use("scrub", released={"max_steps": 200, "batch_size": 256, "forget_batch_size": 256}),
-    "SCAR": Use("scar"),
+    "SCRUB": Use("scrub", released={"max_epochs": 3, "max_steps": 200, "batch_size": 256, "forget_batch_size": 256}),
+    "SCAR": Use("scar", released={"forget_weight": 5.0}),
     "CU": Use("contrastive_unlearning", released={"form": "source_004", "temperature": 1.0}),
     "DUCK": Use("duck", released={"forget_weight": 1.5, "retain_weight": 1.5}),
     "RL": Use("random_label"),

@@ -205,7 +205,7 @@ def check_noisy(addon, context: Context, watch: Watch) -> None:
 
 
 def check_averaged(addon, context: Context, watch: Watch) -> None:
-    assert all(phase.at_end and phase.after_step for phase in phases_of(watch))
+    assert all(phase.at_end and phase.follow for phase in phases_of(watch))
 
 
 def check_mixed(addon, context: Context, watch: Watch) -> None:
@@ -391,6 +391,8 @@ PILES = [
     ("prune", "gradient_focus", "optimal_mask", "sam", "clip", "ema"),
     ("ema", "optimizer", "random_mask", "gradient_mask", "second_order_sam"),
     ("last_k", "lora", "reweight", "gradient_surgery", "asam"),
+    ("ema", "lora"),
+    ("lora", "ema"),
 ]
 PARTIAL = {"gradient_focus", "gradient_mask", "gradient_surgery", "optimal_mask", "saliency_mask", "prune", "random_mask"}
 """Add-ons whose check asks for what others in a pile change as well, such as the repair of an outer one."""
@@ -429,9 +431,28 @@ def test_two_addons_that_cannot_go_together_are_refused_before_any_work(outer):
     assert together >= len(ADDONS) - 4
 
 
-@pytest.mark.parametrize("pair", [("sam", "asam"), ("noise", "lora"), ("gradient_surgery", "optimal_mask"), ("ema", "lora")])
+@pytest.mark.parametrize("pair", [("sam", "asam"), ("noise", "lora"), ("gradient_surgery", "optimal_mask")])
 def test_these_two_are_refused(pair):
     assert pair[0] in refusal(quick("neggrad_plus"), *map(quick_addon, pair))
+
+
+@pytest.mark.parametrize("addon_name", ["saliency_mask", "random_mask", "last_k", "lora"])
+def test_weights_of_the_original_are_not_kept_in_a_model_that_starts_anew(addon_name):
+    addon = quick_addon(addon_name)
+    for name in ("contrastive_train", "retrain"):
+        assert "gives every weight a new random value" in refusal(quick(name), addon)
+    assert refusal(quick("untrained"), addon)
+    assert not refusal(quick("contrastive_train").but(renew=False), addon) and not refusal(quick("fsf"), addon)
+
+
+@pytest.mark.parametrize("name", ["pdu", "famo"])
+def test_adapters_carry_a_method_whose_rule_after_steps_moves_no_weight(name):
+    method, lora = quick(name), quick_addon("lora")
+    assert not refusal(method, lora)
+    context, watch = finish(method, lora)
+    CHECKS["lora"][0](lora, context, watch)
+    for other in ("noisy_finetune", "salun_soft"):
+        assert "changes weights after each step" in refusal(quick(other), lora)
 
 
 @pytest.mark.parametrize("addon_name", sorted(CHECKS))

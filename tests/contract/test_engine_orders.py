@@ -187,6 +187,39 @@ def test_every_counts_steps_across_epochs():
     assert len(visits.forwards) == 14, "a term that has no turn costs no forward"
 
 
+@pytest.mark.parametrize("retain,forget,every", [(100, 40, 2), (240, 140, 3), (100, 60, 4)])
+def test_a_stream_is_passed_without_a_break_in_the_turns_of_its_term(retain, forget, every):
+    """Batches of steps in which nobody looks at them would be lost: some examples would never be seen, and others often."""
+    visits = Visits(forget=forget, retain=retain, every=every)
+    steps = visits.run(epochs=6).steps
+    batches = [index for _, index in visits.of("forget")]
+    passes, held = -(-steps // every) // (forget // 20), forget // 20
+    assert len(batches) == -(-steps // every) and passes >= 2
+    for number in range(passes):
+        assert sorted(sum(batches[number * held : (number + 1) * held], ())) == list(range(forget))
+
+
+@pytest.mark.parametrize("order", ["zip", "interleave"])
+@pytest.mark.parametrize("retain,forget", [(100, 40), (100, 80), (100, 100), (180, 40), (100, 20)])
+def test_a_stream_can_be_passed_once_in_an_epoch(order, retain, forget):
+    visits = Visits(forget=forget, retain=retain, every="pass")
+    visits.run(epochs=3, epoch_of="retain", order=order)
+    for epoch in range(3):
+        assert sorted(sum((index for number, index in visits.of("forget") if number == epoch), ())) == list(range(forget))
+    assert visits.seen("retain") == everything(visits, "retain", 3)
+    if (order, retain, forget) == ("zip", 180, 40):
+        assert names(visits) == list("fr" + "r" * 4 + "fr" + "r" * 3) * 3, "the passes are spread over the epoch"
+
+
+def test_with_more_to_forget_than_to_keep_every_step_of_a_pass_has_a_batch():
+    visits = Visits(forget=140, retain=60, every="pass")
+    visits.run(epochs=2, epoch_of="retain")
+    assert names(visits) == list("fr") * 6 and len(set(visits.seen("forget"))) > 60
+    with pytest.raises(ValueError, match="the terms on 'forget' disagree"):
+        terms = [Term("forget", cross_entropy, every="pass"), Term("forget", cross_entropy), Term("retain", cross_entropy)]
+        run_phase(make_context(net=make_net()), Phase(terms))
+
+
 def test_every_counts_a_streams_own_turns_when_interleaved():
     """Counted in steps, every=2 would give one stream all of its turns and the other none."""
     visits = Visits(every=2)

@@ -124,6 +124,33 @@ def test_missing_data_are_named(name):
             check(method, kind=kind, streams=sorted(rest))
 
 
+UNREAD = [
+    ("confusion_resolution", "random", "validation", {"stop": "refining"}),
+    ("constrained_unlearning", "class", "validation", {"stop": "unlearning"}),
+    ("constrained_unlearning", "subclass", "validation", {"stop": "unlearning"}),
+    ("contrastive_unlearning", "class", "validation", {"target": None}),
+    ("duck", "class", "validation", {"target": None}),
+    ("gradient_ascent_perturbed", "random", "retain", {"move": "mahalanobis"}),
+    ("lotus", "class", "validation", {"target": None}),
+    ("projected_ascent", "class", "validation", {"stop": "validation"}),
+    ("scar", "class", "validation", {"target": None}),
+    ("scar_surrogate", "class", "validation", {"target": None}),
+]
+"""Methods whose defaults for a request leave some data alone, and a setting that reads them."""
+
+
+@pytest.mark.parametrize(("name", "kind", "unread", "reading"), UNREAD)
+def test_data_that_the_settings_do_not_read_are_not_demanded(name, kind, unread, reading):
+    method, rest = small("methods", name, kind), sorted({*all_streams(kind)} - {unread})
+    assert type(method).needs - method.needs == {unread}, "the class declares all that any setting reads"
+    check(method, kind=kind, streams=rest, artefacts=ARTEFACTS)
+    context, _ = context_for(method, kind=kind)
+    del context._streams[unread]
+    run(context, method)
+    with pytest.raises(BadInput, match=f"needs {unread} data"):
+        check(method.but(**reading), kind=kind, streams=rest, artefacts=ARTEFACTS)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_says_where_it_comes_from(name):
     method = registry.find("methods", name)

@@ -20,6 +20,7 @@ LONG = {
     "mu_mis": {"lr": 1e-4, "check_every": 2},
     "lottery_ticket": {"rewind_epochs": 1},
     "scissorhands": {"lr": 0.05, "weight": 0.5},
+    "sfron": {"iterations": 60, "every": 4},
     "scrub_r": {"lr": 0.02, "max_epochs": 2},  # the second epoch is the one gone back to
     "scrub_r+clip": {"lr": 1e-6, "epochs": 11, "max_epochs": 11},  # all errors are equal: the last of more than nine is
     "scrub_r+lora": {"lr": 0.008, "max_epochs": 2},  # here too

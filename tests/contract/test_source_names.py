@@ -100,6 +100,23 @@ def test_a_preset_yields_to_what_is_given_as_well() -> None:
     assert hint("NGradMask") == "In source 001 that is method=neggrad_plus addons=[gradient_mask]." and hint("nothing") == ""
 
 
+def released(source: str, name: str, forget: str):
+    """Return the method that a request gets with the fields nearest to the released code."""
+    use = next(table for key, table in SOURCES.items() if key.startswith(source))[name]
+    return config.resolve(config.read(None, [f"method={use.method}", f"forget={forget}", *use.released_words().split()])).method
+
+
+@pytest.mark.parametrize("forget", ["random", "class"])
+def test_released_settings_are_the_sources_whatever_is_forgotten(forget: str) -> None:
+    for name in ("NGPlus", "NGradMask", "VarGrad", "NGradFocus", "NGSalUn", "NGPlus_OPT", "NGradFocusOPT"):
+        assert released("001", name, forget).alpha == 0.95, name
+    for source, name in (("003", "SCRUB"), ("003", "AdverserialTrainer"), ("004", "SCRUB")):
+        scrub = released(source, name, forget)
+        assert scrub.max_epochs == scrub.epochs, "a pass over the forget set before every pass over the retain set"
+    scar = released("004", "SCAR", forget)
+    assert (scar.forget_weight, scar.retain_weight, scar.lr) == (5, 5, 5e-4)
+
+
 def test_the_page_is_made_of_the_table() -> None:
     spec = importlib.util.spec_from_file_location("make_source_names", DOCS / "make_source_names.py")
     module = importlib.util.module_from_spec(spec)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from conftest import CLASSES, SIZE, SOURCE, make_context, make_net, split, trained_net
+from expunge import registry
 from expunge.addons.asam import Asam
 from expunge.addons.clip import Clip
 from expunge.addons.ema import Ema
@@ -36,6 +37,7 @@ from expunge.engine.terms import Forward, Term, cross_entropy
 from expunge.engine.update import Optimizer as Recipe
 from expunge.engine.update import adam, second_order_sam, sgd
 from expunge.errors import NotApplicable
+from expunge.methods.ascent.gradient_ascent_by_depth import block_rates
 
 PLAIN = sgd(0.1, momentum=0, weight_decay=0)
 FORGET = Phase([Term("forget", cross_entropy)], optimizer=PLAIN, norm="frozen", augment=False)
@@ -251,10 +253,14 @@ def zero(context, batch, student):
     return 0 * cross_entropy(context, batch, student)
 
 
+@pytest.mark.parametrize("damping", [1.0, 0.1])
 @pytest.mark.parametrize("decay", [0.5, 0.99])
-def test_the_average_is_that_of_the_weights_after_each_step(decay):
+def test_the_average_is_that_of_the_weights_after_each_step(decay, damping):
+    """Where a mask damps the steps of a convolution too: it must not damp the way to the average once more."""
     states = []
     phase = DESCENT.but(epochs=2, stop=lambda ctx, progress: bool(states.append(copy.deepcopy(ctx.model.state_dict()))), stop_every=1)
+    if damping < 1:
+        phase = phase.but(mask={"0.weight": torch.full_like(make_net()[0].weight, damping)})
     after([], phase)
     average = {name: value.double() for name, value in states[0].items()}
     for number, state in enumerate(states[1:], 1):
@@ -266,7 +272,8 @@ def test_the_average_is_that_of_the_weights_after_each_step(decay):
         for name, value in found.items():
             if value.is_floating_point():
                 torch.testing.assert_close(value.double(), average[name], rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(found["0.weight"].double(), states[-1]["0.weight"].double(), rtol=1e-4)
+    moved = states[-1]["0.weight"].double() - states[0]["0.weight"].double()
+    assert float((found["0.weight"].double() - states[-1]["0.weight"].double()).norm()) > 0.05 * float(moved.norm())
 
 
 def test_the_average_keeps_masks_in_either_order():
@@ -287,6 +294,16 @@ def test_an_average_takes_adapters_as_they_are():
 
 
 # Optimisers
+
+
+def test_another_learning_rate_reaches_a_method_whose_layers_have_their_own():
+    """Layer by layer lr is a factor of the method's; an absolute one would leave the chosen rate without effect."""
+    method = registry.find("methods", "gradient_ascent_by_depth")
+    for addon, lr in ((None, 1e-3), (Optimizer(lr=0.1), 0.1), (Optimizer(lr=0.1, kind="adam"), 0.1)):
+        context = make_context("class", needs={"forget"})
+        phase = next(method(lr=1e-3, epochs=1).steps(context))
+        chosen = (addon.changed(phase.optimizer) if addon else phase.optimizer).make({"7.weight": leaves(context.model)["7.weight"]})
+        assert chosen.param_groups[0]["lr"] == pytest.approx(lr * block_rates(context)["7.weight"])
 
 
 def test_another_optimizer_is_that_optimizer():
@@ -409,6 +426,16 @@ def test_every_class_weighs_the_same_by_its_true_label():
     weights = weigh(context, batch, Forward(context, batch), torch.zeros(len(batch)))
     sums = torch.stack([weights[SOURCE.labels[batch.index] == label].sum() for label in range(CLASSES)])
     torch.testing.assert_close(sums, torch.full((CLASSES,), len(uneven) / CLASSES))
+
+
+@pytest.mark.parametrize("rule", ["npo", "simnpo"])
+def test_what_is_forgotten_is_measured_by_the_true_label_whatever_the_method_teaches(rule):
+    context = make_context()
+    context._teachers["original", 0] = trained_net(1).eval()
+    stream, weigh = context.stream("forget"), Reweight(rule=rule, beta=1.0).weights(context)
+    true, taught = (next(part.batches(SIZE)) for part in (stream, stream.relabelled((stream.labels + 1) % CLASSES)))
+    first, second = (weigh(context, batch, Forward(context, batch), torch.zeros(len(batch))) for batch in (true, taught))
+    torch.testing.assert_close(first, second)
 
 
 def test_only_forgotten_data_are_weighted():

@@ -121,6 +121,19 @@ def test_the_published_form_is_its_formula():
     assert_same(batch_fisher(context, "retain", 5), total / 3)
 
 
+def test_the_published_form_is_zero_for_what_the_model_does_not_use():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.used(x)
+
+    found = batch_fisher(tiny_context(net=Half()), "retain", 5)
+    assert not found["unused.weight"].any() and not found["unused.bias"].any() and found["used.weight"].all()
+
+
 def test_gradient_is_the_sum_over_examples_and_not_over_batch_means():
     context = make_context("random")
     wanted = loop(context, "forget").sum(0)

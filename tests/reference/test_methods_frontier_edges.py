@@ -239,6 +239,12 @@ def test_spotter_acts_in_the_steps_in_which_the_method_forgets() -> None:
     assert [term.every for term in phase.terms] == [1, 5, 5, 5]
 
 
+def test_spotter_counts_as_the_loss_beside_it_does() -> None:
+    context = make_context("class", needs=BOTH)
+    (jit,) = method("jit").steps(context)
+    assert [term.reduction for term in registry.find("addons", "spotter")().protected(context, jit).terms] == ["sum"] * 3
+
+
 # Frozen parts
 
 

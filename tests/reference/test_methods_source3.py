@@ -405,8 +405,7 @@ def test_sfron_adds_a_masked_and_clipped_ascent_every_few_steps() -> None:
     fresh = make_context(needs=BOTH)
     important, usual = fisher_diagonal(fresh, "forget"), fisher_diagonal(fresh, "retain")
     retain = [*batches(context, "retain", 90), *batches(context, "retain", 90, 1)][:6]
-    # The forget set's passes are counted from four for each retain pass.
-    forget = [batches(context, "forget", 90, turn)[0] for turn in (0, 1, 2, 3, 4, 5)]
+    forget = [batches(context, "forget", 90, turn)[0] for turn in (0, 1)]  # a pass is one batch
     expected = trained_net()
     optimizer, clipped = plain_sgd(expected, 0.02), 0
     expected.train()
@@ -415,7 +414,7 @@ def test_sfron_adds_a_masked_and_clipped_ascent_every_few_steps() -> None:
         optimizer.zero_grad()
         F.cross_entropy(expected(retain[step].x), retain[step].y).backward()
         if step % 3 == 0:
-            f = forget[step]
+            f = forget[step // 3]
             each = F.cross_entropy(expected(f.x), f.y, reduction="none")
             coefficient = 1 / each.detach().sqrt()
             loss = -4.0 * cosine_factor(step / 6) * (coefficient / coefficient.sum() * each).sum()
@@ -476,6 +475,15 @@ def test_scrub_interleaved_takes_three_steps_for_a_pair() -> None:
     assert_same(context.model, expected)
 
 
+def test_scrub_interleaved_takes_all_its_steps_where_more_is_forgotten_than_kept() -> None:
+    context = make_context(needs=BOTH)
+    forget, retain = context._streams["forget"], context._streams["retain"]
+    context._streams |= {"forget": retain.subset(retain.index, "forget"), "retain": forget.subset(forget.index, "retain")}
+    outcome = run(context, method("scrub_interleaved", lr=1e-4, epochs=3, max_epochs=1, batch_size=40))
+    pairs = 360 // 40  # in a pass over the forget set; the retain set is a single batch
+    assert [phase["steps"] for phase in outcome.phases] == [3 * pairs, 2 * 2 * pairs]
+
+
 def test_neggrad_plus_in_two_steps() -> None:
     context = make_context(needs=BOTH)
     run(context, method("neggrad_plus", order="interleave", alpha=0.6, epochs=1, batch_size=20, epoch_of="forget"))
@@ -486,7 +494,7 @@ def test_neggrad_plus_in_two_steps() -> None:
             lambda net, f=f: -0.4 * F.cross_entropy(net(f.x), f.y),
         ]
     expected = trained_net()
-    plain_loop(expected, plain_sgd(expected, 0.01), losses)
+    plain_loop(expected, plain_sgd(expected, 0.01, 0.0), losses)
     assert_same(context.model, expected)
 
 

@@ -9,6 +9,7 @@ from expunge.addons.plan import Planned, plan
 from expunge.engine.context import Context
 from expunge.engine.method import Method
 from expunge.engine.phase import Phase
+from expunge.engine.run import Under
 from expunge.engine.terms import Term
 from expunge.errors import NotApplicable
 
@@ -27,9 +28,13 @@ def changes_nothing(method: Method) -> str:
 
 
 def trains_anew(method: Method) -> str:
-    """Say why an add-on that keeps weights of the original contradicts the method."""
-    if "recipe" in method.needs:
-        return "it trains a new model, and frozen weights would carry the original's into it."
+    """Say why an add-on that keeps weights of the original contradicts the method.
+
+    Add-ons below are not asked: what they make anew, as `lottery_ticket` does, is the original itself.
+    """
+    own = method.method if isinstance(method, Under) else method
+    if "recipe" in own.needs or any(edit.anew for edit in plan(own).edits):
+        return "it gives every weight a new random value, and frozen weights would carry the original's into the new model."
     return ""
 
 
@@ -82,13 +87,16 @@ def needs_all_parameters(method: Method) -> str:
                 phase.combine({term.group_name: [torch.zeros(1)] for term in phase.terms}, {})
             except NotApplicable as error:
                 return f"its rule for joining gradients {error.problem}"
-            except (RuntimeError, ValueError, TypeError, LookupError):
+            except (RuntimeError, ValueError, TypeError, LookupError, AssertionError):
                 continue  # one number is too little for the rule, which says nothing about adapters
     return ""
 
 
 def keeps_one_epoch(method: Method) -> str:
     """Say why an average over steps has no place."""
+    own = method.method if isinstance(method, Under) else method
+    if any(phase.at_end for phase in plan(own).phases):
+        return "it goes back to weights that it has kept from an epoch, which no average would reach."
     return _if_any(
         method, lambda phase: phase.select is not None, "it keeps the weights of its best epoch, which an average would replace."
     )

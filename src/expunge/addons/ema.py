@@ -37,7 +37,7 @@ class Ema(Addon):
             if step.select is not None:
                 raise NotApplicable(f"addons={self.name}", f"the phase {step.name!r} keeps its best epoch, which an average would replace.")
             follow, take = running_average(self.decay)
-            yield step.but(after_step=(*step.after_step, follow), at_end=(*step.at_end, take))
+            yield step.but(follow=(*step.follow, follow), at_end=(*step.at_end, take))
 
     def refuse(self, method: Method) -> str:
         """Refuse methods without gradient steps, and those that keep the weights of one epoch."""

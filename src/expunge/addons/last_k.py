@@ -17,7 +17,8 @@ from expunge.errors import NotApplicable
 class LastK(Addon):
     """Lets a method move only the last blocks of the net; everything before them stays bit for bit, running statistics too.
 
-    It holds in every phase and every edit. Phases save the backward pass through what stands still.
+    It holds in every phase and every edit. Phases save the backward pass through what stands still. A method that climbs a divergence from
+    the original (`scrub`) needs statistics that move to get away from zero, where there is no slope: its first ascent does nothing here.
 
     Source: the restriction of CF-k and EU-k, Goel et al., arXiv 2201.06640, for any method.
     """

@@ -58,7 +58,8 @@ class Lora(Addon):
     Convolutions, linear layers and attention projections get the update ``alpha / rank * B A``, where a convolution's weight counts as a
     matrix ``[out, in * kernel]``. Biases, norm layers and running statistics are frozen; the head moves freely, gets an adapter or is
     frozen. Adapters are put in before a phase and merged into the weights after it, so that edits, and what a method
-    computes between its phases, see plain weights.
+    computes between its phases, see plain weights. A method that climbs a divergence from the original (`scrub`) needs statistics that move
+    to get away from zero, where there is no slope: its first ascent does nothing here.
 
     Source: Hu et al., LoRA, ICLR 2022, arXiv 2106.09685; for unlearning: PruneLoRA, arXiv 2411.11907, with Adam, lr=1e-3, and rank 16 and
     alpha 32 for transformers.

@@ -58,7 +58,7 @@ class Optimizer(Addon):
         """Return the method's settings for single parameters without those that the optimiser does not know."""
         if own.scale is None or kind == own.kind:
             return own.scale
-        known = {"lr", *_DEFAULTS[kind]}
+        known = {"lr", "lr_factor", *_DEFAULTS[kind]}
 
         def overrides(name: str, parameter: nn.Parameter) -> Mapping[str, Any]:
             assert own.scale is not None

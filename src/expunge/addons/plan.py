@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from expunge.data.source import TensorSource
 from expunge.engine.context import Context
+from expunge.engine.edits import Edit
 from expunge.engine.method import Method, Steps
 from expunge.engine.phase import Phase
 from expunge.engine.stream import Stream
@@ -32,13 +33,13 @@ class Planned:
     Attributes:
         context: the toy on which they were made.
         phases: its phases; none was carried out.
-        edits: how many edits there are.
+        edits: its edits.
         complete: whether the method said that it was done. If it did not, what is missing is not known.
     """
 
     context: Context
     phases: tuple[Phase, ...]
-    edits: int
+    edits: tuple[Edit, ...]
     complete: bool
 
 
@@ -57,16 +58,20 @@ def _remembered(method: Method) -> Planned:
 
 def _ask(method: Method) -> Planned:
     phases: list[Phase] = []
-    edits, complete = 0, False
+    edits: list[Edit] = []
+    complete = False
     with torch.random.fork_rng(devices=[]):
         context = _toy(method)
         try:
             for step in islice(_carried_out(context, method.steps(context)), _MOST):
-                phases, edits = ([*phases, step], edits) if isinstance(step, Phase) else (phases, edits + 1)
-            complete = len(phases) + edits < _MOST
+                if isinstance(step, Phase):
+                    phases.append(step)
+                else:
+                    edits.append(step)
+            complete = len(phases) + len(edits) < _MOST
         except Exception:  # what fails on a toy, such as a layer that it lacks, may work on a model
             complete = False
-    return Planned(context, tuple(phases), edits, complete)
+    return Planned(context, tuple(phases), tuple(edits), complete)
 
 
 def _carried_out(context: Context, steps: Steps) -> Steps:

@@ -12,6 +12,7 @@ from expunge.config import NonNegativeFloat, PositiveFloat, hyper
 from expunge.engine.context import Context
 from expunge.engine.method import Addon, Method, Steps
 from expunge.engine.stream import Batch
+from expunge.engine.terms import Forward
 
 Rule = Literal["inverse_loss", "npo", "simnpo", "class_balanced"]
 
@@ -35,10 +36,7 @@ class Reweight(Addon):
     """
 
     source = "arXiv 2409.19732; arXiv 2404.05868; arXiv 2410.07163"
-    deviations = (
-        "inverse_loss is divided by its mean, so that learning rates keep their meaning; the code leaves it as it is.",
-        "Losses below 1e-3 count as 1e-3.",
-    )
+    deviations = ("Losses below 1e-3 count as 1e-3.",)
     needs = {"forget"}
 
     rule: Rule = hyper("inverse_loss", "how an example's weight is found")
@@ -57,15 +55,19 @@ class Reweight(Addon):
         """Return the function that weighs examples."""
         if self.rule == "inverse_loss":
             return lambda context, batch, student, losses: _inverse(losses, self.power)
+        labels = ctx.stream("forget").source.labels.to(ctx.device)
+
+        def missed(logits: Tensor, batch: Batch) -> Tensor:
+            """Return the cross entropy with the true labels, whatever the method teaches, ``[B]``."""
+            return F.cross_entropy(logits, labels[batch.index], reduction="none")
+
+        def less_than_original(context: Context, batch: Batch, student: Forward, losses: Tensor) -> Tensor:
+            return 2 * torch.sigmoid(self.beta * (missed(context.logits_of("original", batch.x), batch) - missed(student.logits, batch)))
+
         if self.rule == "npo":
-            return lambda context, batch, student, losses: (
-                2
-                * torch.sigmoid(
-                    self.beta * (_cross_entropy(context.logits_of("original", batch.x), batch) - _cross_entropy(student.logits, batch))
-                )
-            )
+            return less_than_original
         if self.rule == "simnpo":
-            return lambda context, batch, student, losses: 2 * torch.sigmoid(-self.beta * _cross_entropy(student.logits, batch))
+            return lambda context, batch, student, losses: 2 * torch.sigmoid(-self.beta * missed(student.logits, batch))
         forget = ctx.stream("forget")
         table = class_weights(forget.index, forget.labels, len(forget.source)).to(ctx.device)
         return lambda context, batch, student, losses: table[batch.index]
@@ -86,7 +88,3 @@ def class_weights(index: Tensor, labels: Tensor, size: int) -> Tensor:
 def _inverse(losses: Tensor, power: float) -> Tensor:
     found = losses.detach().abs().clamp_min(_SMALLEST_LOSS) ** -power
     return found / found.mean()
-
-
-def _cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    return F.cross_entropy(logits, batch.y, reduction="none")

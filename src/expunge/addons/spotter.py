@@ -57,7 +57,7 @@ class Spotter(Addon):
     def protected(self, ctx: Context, phase: Phase) -> Phase:
         """Return a phase with its weights scaled and both terms beside its first loss on forgotten data, in the same steps."""
         first = next(term for term in phase.terms if isinstance(term, Term) and is_forgotten(ctx, term))
-        place = partial(Term, first.stream, group=first.group_name, every=first.every)
+        place = partial(Term, first.stream, group=first.group_name, every=first.every, reduction=first.reduction)
         more = [
             place(distil_nearby(self.epsilon, self.step, self.moves), 1 - self.own_share, name="distillation nearby"),
             place(alike(ctx.stream("forget").source.labels.to(ctx.device)), self.dispersion, features=True, name="likeness within a class"),

@@ -184,9 +184,11 @@ def batch_fisher(context: Context, stream: str | Stream, size: int = 32) -> Vect
             p = torch.softmax(logits, dim=1).detach().mean(0)
             for label in range(logits.shape[1]):
                 value = F.cross_entropy(logits, torch.full_like(batch.y, label))
-                found = torch.autograd.grad(value, list(parameters.values()), retain_graph=label < logits.shape[1] - 1)
+                kept = label < logits.shape[1] - 1
+                found = torch.autograd.grad(value, list(parameters.values()), retain_graph=kept, allow_unused=True)
                 for name, part in zip(parameters, found, strict=True):
-                    total[name] += p[label] * part.square()
+                    if part is not None:
+                        total[name] += p[label] * part.square()
     return {name: value / chosen.steps(size) for name, value in total.items()}
 
 

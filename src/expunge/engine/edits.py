@@ -22,12 +22,14 @@ class Edit:
         apply: changes the context's model in place; runs without gradients.
         reshapes: whether the edit changes the shape of a parameter, so that masks by name no longer fit.
         needs: what it may read; `run` sets it to what its maker declares.
+        anew: whether every weight gets a new random value, so that nothing of the original is left.
     """
 
     name: str
     apply: Callable[[Context], None]
     reshapes: bool = False
     needs: frozenset[str] | None = None
+    anew: bool = False
 
 
 def add(vector: Mapping[str, Tensor], scale: float = 1.0) -> Edit:
@@ -84,7 +86,7 @@ def reinitialise(names: Iterable[str] | None = None, *purpose: object, buffers: 
                 if (wanted is None or owner_of(context.model, name)[0] in owners) and name in fresh:
                     buffer.copy_(fresh[name])
 
-    return Edit("reinitialise", apply)
+    return Edit("reinitialise", apply, anew=named is None)
 
 
 def reinitialise_where(mask: Mask, *purpose: object) -> Edit:

@@ -1,7 +1,7 @@
 """`run_phase`: the only optimiser step in the package."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from expunge.engine.parameters import Snapshot, adapters, below, effective, is_n
 from expunge.engine.phase import Phase
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Progress
-from expunge.engine.update import Step, enforce, take_step
+from expunge.engine.update import AfterStep, Step, enforce, take_step
 from expunge.errors import Diverged
 
 
@@ -137,7 +137,8 @@ class _Loop:
         before = {name: self.parameters[name].detach().clone() for name in self.mask}
         for rule in self.phase.at_end:
             rule(Step(self.context, self.parameters, self._progress(), self.rule_state, 0.0))
-        enforce(self.mask, before, self.parameters, self.optimizer)
+        zeros = {name: (value != 0).to(value.dtype) for name, value in self.mask.items()}  # steps were damped when they were taken
+        enforce(zeros, before, self.parameters, self.optimizer)
 
     def _done(self) -> bool:
         return self.result.stopped or self.result.epochs >= self.phase.epochs or self.result.steps >= self.total_steps
@@ -239,6 +240,7 @@ class _Loop:
         self._apply(progress, factor)
         if self.mask:
             enforce(self.mask, before, self.parameters, self.optimizer)
+        self._tell(self.phase.follow, progress, factor)
         self.result.steps += 1
         if len(self.pending) >= 64:
             self._check()
@@ -246,7 +248,11 @@ class _Loop:
     @torch.no_grad()
     def _apply(self, progress: Progress, factor: float) -> None:
         take_step(self.optimizer, self.phase.optimizer.decoupled_weight_decay)
-        for rule in self.phase.after_step:
+        self._tell(self.phase.after_step, progress, factor)
+
+    @torch.no_grad()
+    def _tell(self, rules: Iterable[AfterStep], progress: Progress, factor: float) -> None:
+        for rule in rules:
             rule(Step(self.context, self.parameters, progress, self.rule_state, self.phase.optimizer.lr * factor))
 
     # Safety

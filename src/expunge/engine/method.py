@@ -1,6 +1,6 @@
 """What a method and an add-on are."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 from expunge.config import Component
@@ -11,10 +11,31 @@ from expunge.engine.phase import Phase
 Steps = Iterator[Phase | Edit]
 
 
+class NeedsBySettings:
+    """What a method declares where some of it depends on its settings: all of it on the class, on an instance what its own read.
+
+    Attributes:
+        always: what every setting reads.
+        sometimes: what only some read, each with a function of the method that says whether its settings do.
+    """
+
+    def __init__(self, always: Iterable[str], sometimes: dict[str, Callable[[Any], bool]]):
+        self.always, self.sometimes = frozenset(always), sometimes
+
+    def __get__(self, method: object | None, owner: type) -> frozenset[str]:
+        return self.always.union(name for name, reads in self.sometimes.items() if method is None or reads(method))
+
+
+def needs_by_settings(*always: str, **sometimes: Callable[[Any], bool]) -> Any:
+    """Return the ``needs`` of a method that reads some data with some settings only, as in ``validation=lambda m: m.target is None``."""
+    return NeedsBySettings(always, sometimes)
+
+
 class Method(Component):
     """An unlearning method: frozen hyper-parameters and one generator of phases and edits.
 
-    Class attributes: ``needs`` (the streams and artefacts it may touch: forget, retain, validation, surrogate, recipe, oracle),
+    Class attributes: ``needs`` (the streams and artefacts it may touch: forget, retain, validation, surrogate, recipe, oracle; an
+    instance may need less, see `needs_by_settings`),
     ``scenarios`` (requests for which it makes sense: class, random, subclass), ``scenario_defaults`` (defaults that differ by request).
     """
 

@@ -69,7 +69,8 @@ class Objective:
 
     def active(self, batches: Mapping[str, Batch], turn: int) -> list[Term]:
         """Return the terms that have a batch and whose turn it is."""
-        return [term for term in self.terms if term.stream_name in batches and turn % term.every == 0]
+        present = [term for term in self.terms if term.stream_name in batches]
+        return [term for term in present if term.every == "pass" or turn % term.every == 0]
 
     def parts(self, active: Sequence[Term], batches: Mapping[str, Batch], progress: Progress, record: bool) -> list[Part]:
         """Return what each term contributes; in a mixed batch a mean is taken over the whole batch.

@@ -1,6 +1,7 @@
 """In which order the batches of several streams come, and what an epoch is."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,7 @@ import torch
 from expunge.engine import randomness
 from expunge.engine.context import Context
 from expunge.engine.stream import Batch, Stream, even_sizes
-from expunge.engine.terms import Term
+from expunge.engine.terms import Every, Term
 from expunge.errors import BadInput
 
 Order = Literal["zip", "sequential", "interleave", "mixed"]
@@ -23,6 +24,7 @@ class Reading:
     Attributes:
         streams: by name: those of the terms first, then those that terms only use.
         own: names of the terms' streams.
+        every: in which steps the terms of a stream contribute, see `Term`; in all where it is not listed.
         order: see `Phase`.
         epoch_of: the stream that defines an epoch; the longest if None.
         sizes: examples in a batch, by stream.
@@ -32,6 +34,7 @@ class Reading:
 
     streams: Mapping[str, Stream]
     own: Sequence[str]
+    every: Mapping[str, Every]
     order: Order
     epoch_of: str | None
     sizes: Mapping[str, int]
@@ -77,18 +80,32 @@ class Reading:
             yield from self._pass(name, number)
 
     def _together(self, number: int) -> Iterator[dict[str, Batch]]:
-        """Yield a batch of every stream at a time; those that end before the leader start again."""
-        leader, others = self.leader, {}
-        for name in self.streams:
-            if name != leader:
-                passes = -(-self.steps_of(leader) // self.steps_of(name))
-                others[name] = self._cycle(name, number * passes)
+        """Yield a batch of every stream at a time; those that end before the leader start again, and those without a turn are left out."""
+        leader = self.leader
+        beside = {name: self._beside(name, number) for name in self.streams if name != leader}
         for batch in self._pass(leader, number):
-            step = {name: batch if name == leader else next(others[name]) for name in self.streams}
+            found = {name: batch if name == leader else next(beside[name]) for name in self.streams}
+            step = {name: part for name, part in found.items() if part is not None}
             if self.order == "zip":
                 yield step
             else:
-                yield from ({name: step[name]} for name in self.own)
+                yield from ({name: step[name]} if name in step else {} for name in self.own)
+
+    def _beside(self, name: str, number: int) -> Iterator[Batch | None]:
+        """Yield what a stream beside the leader has for each step of an epoch, None where it waits.
+
+        A stream that waits is passed without a break over the epochs, or once in each; others start each epoch with a new pass.
+        """
+        steps, own, every = self.steps_of(self.leader), self.steps_of(name), self.every.get(name, 1)
+        if every == "pass":
+            once = self._pass(name, number)
+            yield from (next(once) if place * own % steps < own else None for place in range(steps))
+        elif every == 1:
+            yield from self._cycle(name, number * -(-steps // own))
+        else:
+            used = -(-number * steps // every)
+            cycle = itertools.islice(self._cycle(name, used // own), used % own, None)
+            yield from (next(cycle) if turn % every == 0 else None for turn in range(number * steps, (number + 1) * steps))
 
     def _mixed(self, number: int) -> Iterator[dict[str, Batch]]:
         """Yield shuffled batches over all streams, each split by stream."""
@@ -115,7 +132,8 @@ def reading(
     Raises:
         BadInput: a stream without examples.
         UndeclaredAccess: a stream that the method does not declare.
-        ValueError: two streams of one name, an ``epoch_of`` that is none of them, or a batch size below 1.
+        ValueError: two streams of one name, an ``epoch_of`` that is none of them, a batch size below 1, or terms of one stream that
+            disagree on whether it is passed once.
     """
     streams: dict[str, Stream] = {}
     for term in terms:
@@ -129,7 +147,20 @@ def reading(
     sizes = {name: batch_size if isinstance(batch_size, int) else batch_size[name] for name in streams}
     _check(streams, sizes, epoch_of)
     seed = randomness.derive(context.seed, "batches", context.phase)
-    return Reading(streams, own, order, epoch_of, sizes, seed, augment)
+    return Reading(streams, own, _turns(terms), order, epoch_of, sizes, seed, augment)
+
+
+def _turns(terms: Sequence[Term]) -> dict[str, Every]:
+    """Return in which steps each stream is read; one that another's terms use is read in all of them."""
+    used = {name for term in terms for name in term.uses}
+    found: dict[str, Every] = {}
+    for name in {term.stream_name for term in terms} - used:
+        said = {term.every for term in terms if term.stream_name == name}
+        numbers = [every for every in said if every != "pass"]
+        if numbers and "pass" in said:
+            raise ValueError(f"the terms on {name!r} disagree: every={sorted(map(str, said))}")
+        found[name] = math.gcd(*numbers) if numbers else "pass"
+    return found
 
 
 def _check(streams: Mapping[str, Stream], sizes: Mapping[str, int], epoch_of: str | None) -> None:

@@ -49,7 +49,9 @@ class Phase:
         augment: whether pictures are augmented.
         precision: of the forward pass; losses and weights stay float32.
         name: what the phase is called in logs.
-        at_end: rules that change the weights once, when the phase is over, under the mask and before the best epoch is taken.
+        follow: rules that look at the weights after each step, as the mask leaves them, and change nothing.
+        at_end: rules that change the weights once, when the phase is over and before the best epoch is taken; where the mask is zero,
+            nothing moves.
         needs: what its terms and rules may read; `run` sets it to what its maker declares.
     """
 
@@ -74,6 +76,7 @@ class Phase:
     augment: bool = True
     precision: Precision = "float32"
     name: str = ""
+    follow: tuple[AfterStep, ...] = ()
     at_end: tuple[AfterStep, ...] = ()
     needs: frozenset[str] | None = None
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ class Progress:
 
 
 Weight = float | Callable[[Progress], float]
+Every = int | Literal["pass"]
 
 
 class Forward:
@@ -132,7 +133,9 @@ class Term:
         weight: factor of the mean over the batch; negative to ascend; may depend on progress.
         group: whose gradient it belongs to when a combiner treats groups apart; the stream's name if empty.
         uses: other streams whose batch and forward the loss reads in the same step.
-        every: contribute only every so many steps (with ``interleave``: every so many of its stream's turns).
+        every: contribute only every so many steps (with ``interleave``: every so many of its stream's turns); ``pass``: in as many steps
+            as make one pass over its stream in an epoch that another stream defines, spread evenly. A stream waits where none of its terms
+            contributes, so that its batches are used one after the other.
         features: whether the loss reads the features.
         reduction: ``mean`` or ``sum`` over the batch.
         name: what it is called in errors and logs.
@@ -143,7 +146,7 @@ class Term:
     weight: Weight = 1.0
     group: str = ""
     uses: tuple[str, ...] = ()
-    every: int = 1
+    every: Every = 1
     features: bool = False
     reduction: str = "mean"
     name: str = ""

@@ -21,7 +21,10 @@ Schedule = Callable[[Progress], float]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Which optimiser, with what settings. Groups let parameters differ: ``scale(name, parameter)`` returns option overrides."""
+    """Which optimiser, with what settings. Groups let parameters differ: ``scale(name, parameter)`` returns option overrides.
+
+    Among them ``lr_factor`` multiplies ``lr``, whoever has chosen it.
+    """
 
     kind: Literal["sgd", "adam", "adamw"]
     lr: float
@@ -34,7 +37,9 @@ class Optimizer:
         """Return the torch optimiser of these parameters; ``initial_lr`` of each group is what schedules multiply."""
         groups: dict[tuple[tuple[str, Any], ...], list[nn.Parameter]] = {}
         for name, parameter in parameters.items():
-            overrides = self.scale(name, parameter) if self.scale else {}
+            overrides = dict(self.scale(name, parameter)) if self.scale else {}
+            if "lr_factor" in overrides:
+                overrides["lr"] = self.lr * overrides.pop("lr_factor")
             groups.setdefault(tuple(sorted(overrides.items())), []).append(parameter)
         kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         made = kinds[self.kind]([{"params": part, **dict(key)} for key, part in groups.items()], lr=self.lr, **self.options)

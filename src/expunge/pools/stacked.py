@@ -48,7 +48,7 @@ def refusal(phase: Phase, model: nn.Module) -> str | None:
     for key in ("mask", "trainable", "norm", "combine", "perturb", "stop", "select", "epoch_of"):
         if getattr(phase, key) is not None:
             return f"it uses {key}, which looks at one model at a time"
-    if phase.at_end or not all(_maker(rule) in ELEMENTWISE_RULES for rule in phase.after_step):
+    if phase.at_end or phase.follow or not all(_maker(rule) in ELEMENTWISE_RULES for rule in phase.after_step):
         return "one of its rules after a step looks at one model at a time"
     return norm_refusal(model)
 

@@ -48,7 +48,7 @@ class GradientAscentByDepth(Method):
         """Yield one phase, or one for each part that has parameters."""
         if self.order == "rates":
             rates = block_rates(ctx)
-            optimizer = sgd(self.lr, scale=lambda name, _: {"lr": self.lr * rates[moved_by(name)]})
+            optimizer = sgd(self.lr, scale=lambda name, _: {"lr_factor": rates[moved_by(name)]})
             yield self.ascend(self.epochs, optimizer, frozenset(rates), "all blocks")
             return
         for name, part in parts_by_depth(ctx).items():

@@ -4,7 +4,7 @@ from typing import Literal
 
 from expunge.config import PositiveFloat, PositiveInt, hyper
 from expunge.engine.context import Context
-from expunge.engine.method import Method, Steps
+from expunge.engine.method import Method, Steps, needs_by_settings
 from expunge.engine.phase import Phase
 from expunge.engine.terms import Term, cross_entropy
 from expunge.engine.update import sgd
@@ -35,7 +35,7 @@ class GradientAscentPerturbed(Method):
         "the discrepancy is to 2000 retained examples drawn by the seed; the code takes all in every step",
         "BatchNorm is frozen: in train mode, as in the code, its statistics become those of the forget set",
     )
-    needs = {"forget", "retain"}
+    needs = needs_by_settings("forget", retain=lambda method: method.move != "noise")
     scenario_defaults = {"random": {"lr": 5e-4, "ceiling": 1.0}, "subclass": {"ceiling": 1.0}}
 
     move: Literal["noise", "mahalanobis", "discrepancy"] = hyper("noise", "how the pictures are moved")

@@ -10,7 +10,7 @@ from expunge.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveIn
 from expunge.engine.combine import Combiner, Gradients, moving_names
 from expunge.engine.context import Context
 from expunge.engine.measure import accuracy
-from expunge.engine.method import Method, Steps
+from expunge.engine.method import Method, Steps, needs_by_settings
 from expunge.engine.parameters import Vector
 from expunge.engine.phase import Phase
 from expunge.engine.stream import Batch
@@ -40,7 +40,7 @@ class ProjectedAscent(Method):
         "the retain set's inputs are read; the code subtracts those of the forget set from stored ones of all data",
         "the epoch that passes the validation accuracy is kept; the code takes the one before it where that is nearer",
     )
-    needs = {"forget", "retain", "validation"}
+    needs = needs_by_settings("forget", "retain", validation=lambda method: method.stop == "validation")
     scenario_defaults = {"class": {"stop": "retain"}}
 
     share: Fraction = hyper(0.95, "share of the singular values of a layer's inputs that is protected", low=0.8, high=0.999)

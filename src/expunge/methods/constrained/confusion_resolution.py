@@ -1,7 +1,7 @@
 """Improve the retain set while the forget set is answered by guessing."""
 
 from expunge.engine.context import Context
-from expunge.engine.method import Steps
+from expunge.engine.method import Steps, needs_by_settings
 from expunge.engine.terms import Term, cross_entropy
 from expunge.methods.constrained.duality import EqualityTraining, blank_loss, condition_on
 
@@ -21,6 +21,7 @@ class ConfusionResolution(EqualityTraining):
         "all layers of the net that gives e are new; the code renews the first convolution, its norm layer and the head",
         "stop rules read whole splits; the code compares running means of the epoch",
     )
+    needs = needs_by_settings("forget", "retain", validation=lambda method: method.stop in ("unlearning", "refining"))
 
     def steps(self, ctx: Context) -> Steps:
         """Yield one phase on pairs of batches."""

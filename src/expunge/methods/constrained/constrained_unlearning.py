@@ -3,7 +3,7 @@
 from expunge.config import hyper
 from expunge.engine.context import Context
 from expunge.engine.measure import mean_loss
-from expunge.engine.method import Steps
+from expunge.engine.method import Steps, needs_by_settings
 from expunge.engine.terms import Term, cross_entropy
 from expunge.methods.constrained.duality import ConstrainedTraining, Stop, condition_on
 
@@ -27,6 +27,7 @@ class ConstrainedUnlearning(ConstrainedTraining):
         "stop rules read whole splits; the code compares running means of the epoch",
         "augmented_lagrangian also serves this inequality (its factor is cut off at zero); the code has it for equalities alone",
     )
+    needs = needs_by_settings("forget", "retain", validation=lambda method: method.stop in ("unlearning", "refining"))
     scenario_defaults = {"class": {"stop": "confusion"}, "subclass": {"stop": "confusion"}}
 
     stop: Stop = hyper("unlearning", "when the run ends early; every rule reads whole splits after an epoch")

@@ -96,7 +96,7 @@ class Constraint:
         return self._latest[2]
 
     def update(self, step: Step) -> None:
-        """Move the multiplier after a step, and the penalty after the last step of an epoch: an after-step rule."""
+        """Move the multiplier after a step, and the penalty after the last step of an epoch: a rule that follows."""
         if self.solver != "penalty" and step.progress.epoch >= self.warm_up:
             rate = step.lr if self.rate is None else self.rate
             moved = step.state["multiplier"] + rate * (self._remeasured(step.context).cpu() - self.bound)
@@ -160,7 +160,7 @@ class ConstrainedTraining(Method):
             norm="train",
             combine=constraint.combine,
             clip=self.clip,
-            after_step=(constraint.update,),
+            follow=(constraint.update,),
             stop=self.stop_rule(condition.stream_name, constraint),
             name=f"{self.name} by {self.solver}",
         )

@@ -38,8 +38,9 @@ class EvenProgress:
         shares = torch.softmax(_kept(state, _W), 0) / (losses + self.floor)
         return weighted(**dict(zip(GOALS, (shares / shares.sum()).tolist(), strict=True)))(gradients, state)
 
+    @torch.no_grad()
     def update(self, step: Step) -> None:
-        """Move the weights by what the step has done to both losses: an after-step rule."""
+        """Move the weights of the losses by what the step has done to both: a rule that follows steps and moves nothing of the model."""
         w, after = _kept(step.state, _W), torch.stack([self.losses.remeasured(goal, step.context).cpu() for goal in GOALS])
         gain = (_kept(step.state, _BEFORE) + self.floor).log() - (after + self.floor).log()
         z = torch.softmax(w, 0)

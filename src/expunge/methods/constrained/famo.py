@@ -46,4 +46,4 @@ class Famo(JoinedGradients):
             Term("retain", rule.losses.watch("retain", cross_entropy)),
             Term("forget", rule.losses.watch("forget", forget_term(self.forget).loss)),
         ]
-        yield self.phase(rule.combine, "even progress").but(terms=terms, after_step=(rule.update,))
+        yield self.phase(rule.combine, "even progress").but(terms=terms, follow=(rule.update,))

@@ -50,7 +50,7 @@ class Pdu(Method):
             norm="train",
             combine=constraint.combine,
             clip=self.clip,
-            after_step=(constraint.update,),
+            follow=(constraint.update,),
             name="flatten the logits",
         )
 

@@ -55,6 +55,7 @@ class ScrubInterleaved(Method):
         )
         yield both
         if self.epochs > first:
-            # Without the forget set an epoch would be a pass over the retain set; steps keep it as long as before.
-            steps = 2 * ctx.stream("forget").steps(self.batch_size) * (self.epochs - first)
-            yield both.but(terms=descent, epochs=self.epochs - first, steps=steps, epoch_of=None, name="fit and stay")
+            # Without the forget set an epoch is a pass over the retain set; steps keep as many pairs as before.
+            pairs = (self.epochs - first) * ctx.stream("forget").steps(self.batch_size)
+            passes = -(-pairs // ctx.stream("retain").steps(self.batch_size))
+            yield both.but(terms=descent, epochs=passes, steps=2 * pairs, epoch_of=None, name="fit and stay")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from expunge.config import Fraction, PositiveFloat, PositiveInt, hyper
 from expunge.engine.context import Context
-from expunge.engine.method import Method, Steps
+from expunge.engine.method import Method, Steps, needs_by_settings
 from expunge.engine.phase import Phase
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Forward, Loss, Term, cross_entropy
@@ -38,7 +38,7 @@ class ContrastiveUnlearning(Method):
         "the normaliser is subtracted once for each pair of P; the released code subtracts it for pairs of N too",
         "one retain batch for each forget batch",
     )
-    needs = {"forget", "retain", "validation"}
+    needs = needs_by_settings("forget", "retain", validation=lambda method: method.target is None)
     scenario_defaults = {"class": {"target": 0.1, "batch_size": 64}}
 
     form: Literal["published", "source_004"] = hyper("published", "contrast with the retain set, or within the forget set at temperature 1")

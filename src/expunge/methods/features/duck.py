@@ -6,7 +6,7 @@ from torch import Tensor
 
 from expunge.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, hyper
 from expunge.engine.context import Context
-from expunge.engine.method import Method, Steps
+from expunge.engine.method import Method, Steps, needs_by_settings
 from expunge.engine.phase import Phase
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Forward, Loss, Term
@@ -32,7 +32,7 @@ class Duck(Method):
         "each step has a new forget batch; the codes repeat one with several retain batches",
         "no second stage of repair with a tenth of the forget loss, and at most 30 passes instead of 200",
     )
-    needs = {"forget", "retain", "validation"}
+    needs = needs_by_settings("forget", "retain", validation=lambda method: method.target is None)
     scenario_defaults = {"random": {"target": None}, "subclass": {"target": None}}
 
     forget_weight: NonNegativeFloat = hyper(1.0, "weight of the cosine distance on the forget set", low=0.1, high=3.0)

@@ -1,7 +1,7 @@
 """Draw the forget set to other classes in Mahalanobis distance."""
 
 from expunge.engine.context import Context
-from expunge.engine.method import Steps
+from expunge.engine.method import Steps, needs_by_settings
 from expunge.methods.features.mahalanobis import Nearing
 
 
@@ -26,7 +26,7 @@ class Scar(Nearing):
         "a constant is added under the power, whose slope at zero is infinite",
         "the nearest class is that of the current features; at most 30 passes over the forget set instead of 200",
     )
-    needs = {"forget", "retain", "validation"}
+    needs = needs_by_settings("forget", "retain", validation=lambda method: method.target is None)
 
     def steps(self, ctx: Context) -> Steps:
         """Yield one phase on pairs of batches."""

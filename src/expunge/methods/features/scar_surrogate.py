@@ -1,7 +1,7 @@
 """SCAR that retains on surrogate data."""
 
 from expunge.engine.context import Context
-from expunge.engine.method import Steps
+from expunge.engine.method import Steps, needs_by_settings
 from expunge.methods.features.mahalanobis import Nearing
 
 
@@ -19,7 +19,7 @@ class ScarSurrogate(Nearing):
         "a constant is added under the power, whose slope at zero is infinite",
         "the nearest class is that of the current features; at most 30 passes over the forget set instead of 200",
     )
-    needs = {"forget", "retain", "validation", "surrogate"}
+    needs = needs_by_settings("forget", "retain", "surrogate", validation=lambda method: method.target is None)
 
     def steps(self, ctx: Context) -> Steps:
         """Yield one phase on pairs of batches."""

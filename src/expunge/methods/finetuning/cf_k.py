@@ -16,7 +16,10 @@ class CfK(Method):
 
     aliases = ("cfk", "CF-k", "CF")
     source = "Goel et al., arXiv 2201.06640"
-    deviations = ("BatchNorm of frozen blocks keeps its statistics; released codes let them drift",)
+    deviations = (
+        "BatchNorm of frozen blocks keeps its statistics; released codes let them drift",
+        "weight decay is 5e-4, as in the other fine-tuning here; the constrained unlearning project (source 002) has none",
+    )
     needs = {"retain"}
 
     blocks: PositiveInt = hyper(1, "how many blocks are trained, counted from the end; 1 is the head alone", low=1, high=5)

@@ -10,7 +10,7 @@ from expunge.config import Fraction, PositiveFloat, PositiveInt, hyper
 from expunge.engine import randomness
 from expunge.engine.context import Context
 from expunge.engine.measure import accuracy, logits_of
-from expunge.engine.method import Method, Steps
+from expunge.engine.method import Method, Steps, needs_by_settings
 from expunge.engine.phase import Phase
 from expunge.engine.stream import Batch
 from expunge.engine.terms import Term, match
@@ -39,18 +39,19 @@ class Lotus(Method):
         "the first epoch always runs; the code does nothing where the forget set is known less well than unseen data from the start",
         "unseen data are those of the forget set's classes, which changes nothing for a random subset",
     )
-    needs = {"forget", "retain", "validation"}
-    scenario_defaults = {"class": {"alpha": 32.0}}
+    needs = needs_by_settings("forget", "retain", validation=lambda method: method.target is None)
+    scenario_defaults = {"class": {"alpha": 32.0, "target": 0.0}}
 
     alpha: PositiveFloat = hyper(2.0, "how fast the temperature rises with the difference of accuracies", low=1.0, high=32.0, log=True)
     retain_share: Fraction = hyper(0.3, "share of the retain set that is used", low=0.1, high=1.0, gt=0)
+    target: Fraction | None = hyper(None, "accuracy on the forget set that it aims at; nothing: the original's on validation data, b")
     lr: PositiveFloat = hyper(1e-4, "learning rate of AdamW", low=1e-5, high=1e-2, log=True)
     epochs: PositiveInt = hyper(10, "passes over both sets, at most")
     batch_size: PositiveInt = hyper(128, "examples in a step")
 
     def steps(self, ctx: Context) -> Steps:
         """Yield one phase on a shuffled mixture."""
-        reference = unseen_accuracy(ctx)
+        reference = unseen_accuracy(ctx) if self.target is None else self.target
         gap = Gap(reference, accuracy(ctx, "forget") - reference)
 
         def smooth(context: Context, batch: Batch) -> Tensor:

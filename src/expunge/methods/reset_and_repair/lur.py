@@ -19,7 +19,7 @@ from expunge.engine.stream import Batch
 from expunge.engine.targets import Target, random_label, true_label
 from expunge.engine.terms import Forward, Loss, Term, cross_entropy
 from expunge.engine.update import sgd
-from expunge.methods.reset_and_repair.sensitive_weights import Where, most_sensitive, turns
+from expunge.methods.reset_and_repair.sensitive_weights import Where, most_sensitive
 
 
 class Lur(Method):
@@ -61,7 +61,7 @@ class Lur(Method):
                     looking_ahead(self.ahead, true_label if ascends else random_label("epoch")),
                     weight=-self.weight if ascends else self.weight,
                     uses=("retain",),
-                    every=turns(ctx, self.batch_size),
+                    every="pass",
                 ),
                 Term("retain", cross_entropy),
             ],

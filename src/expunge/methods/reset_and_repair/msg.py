@@ -15,7 +15,7 @@ from expunge.engine.parameters import Vector, leaves, shared_names
 from expunge.engine.phase import Phase
 from expunge.engine.select import Mask, select
 from expunge.engine.terms import Term, cross_entropy
-from expunge.engine.update import adam, linear, sgd, warm_up
+from expunge.engine.update import adam, constant, linear, sgd, warm_up
 
 
 class Msg(Method):
@@ -27,7 +27,8 @@ class Msg(Method):
     without convolutions uses its linear layers except the head.
 
     ``variant=source_001``: the score is ``min(|g_f|, |g_r|)`` in every tensor, selected weights are multiplied by N(0, 1), and the repair
-    is plain Adam without the factor; its setting is lr=1e-4 and epochs=29.
+    is plain Adam at one learning rate without the factor, an epoch of which has as many steps as a pass over the forget set; its setting
+    is lr=1e-4 and epochs=29.
 
     Source: third place of the NeurIPS 2023 unlearning challenge ("Kookmin"), as described in Cadet et al., Deep Unlearn, arXiv 2410.01276;
     the variant is that of arXiv 2511.02435.
@@ -42,10 +43,10 @@ class Msg(Method):
     needs = {"forget", "retain"}
 
     reset: Fraction = hyper(0.3, "share of each layer's weights that is reset", low=0.05, high=0.5)
-    epochs: PositiveInt = hyper(5, "epochs of repair on the retained data", low=1, high=30)
+    epochs: PositiveInt = hyper(5, "epochs of repair on the retained data; source_001: in steps of the forget set", low=1, high=30)
     lr: PositiveFloat = hyper(0.001, "largest learning rate", low=1e-4, high=1e-2, log=True)
-    warm_up: Fraction = hyper(0.2, "share of the steps in which the learning rate rises; it falls to 0 in the rest")
-    slow: Fraction = hyper(0.1, "factor of the update of weights that were not reset")
+    warm_up: Fraction = hyper(0.2, "share of the steps in which the learning rate rises; it falls to 0 in the rest; kookmin")
+    slow: Fraction = hyper(0.1, "factor of the update of weights that were not reset; kookmin")
     batch_size: PositiveInt = hyper(256, "examples a batch")
     variant: Literal["kookmin", "source_001"] = hyper("kookmin", "which of the two published algorithms of this name")
 
@@ -57,7 +58,9 @@ class Msg(Method):
                 {name: torch.minimum(forget[name].abs(), retain[name].abs()) for name in forget}, bottom=self.reset, per_tensor=True
             )
             yield multiply_by_noise(chosen)
-            yield self.repair(adam(self.lr), None)
+            steps = self.epochs * ctx.stream("forget").steps(self.batch_size)
+            passes = -(-steps // ctx.stream("retain").steps(self.batch_size))
+            yield self.repair(adam(self.lr), None).but(schedule=constant, epochs=passes, steps=steps)
             return
         score = {name: (retain[name] - forget[name]).abs() for name in resettable(ctx)}
         chosen = select(score, bottom=self.reset, per_tensor=True)

@@ -15,7 +15,7 @@ from expunge.engine.parameters import dot
 from expunge.engine.phase import Phase
 from expunge.engine.terms import Term, cross_entropy
 from expunge.engine.update import sgd
-from expunge.methods.reset_and_repair.sensitive_weights import most_sensitive, turns
+from expunge.methods.reset_and_repair.sensitive_weights import most_sensitive
 
 
 class Scissorhands(Method):
@@ -35,6 +35,7 @@ class Scissorhands(Method):
         "sensitivity and the ascent's gradient are taken over the whole forget set; the code takes one batch of it",
         "weights are drawn anew in all layers but norms, and the projection takes what is needed; the code resets and projects in the last "
         "stages only, and adds at least half of m where it projects (fidelity=reference, later half of the blocks)",
+        "every step is projected; the code leaves out steps for which no forget batch is left (fidelity=reference)",
         "forget batches are spread over the pass over the retain set; in the code they come first",
     )
     needs = {"forget", "retain"}
@@ -53,25 +54,26 @@ class Scissorhands(Method):
         yield Phase(
             [
                 Term("retain", cross_entropy),
-                Term("forget", cross_entropy, weight=-self.weight, every=turns(ctx, self.batch_size)),
+                Term("forget", cross_entropy, weight=-self.weight, every="pass"),
             ],
             epochs=self.epochs,
             optimizer=sgd(self.lr),
             batch_size=self.batch_size,
             epoch_of="retain",
             norm="train",
-            combine=keep_forgetting(ctx, ctx.stream("retain").steps(self.batch_size), margin=0.5 if reference else 0.0),
+            combine=keep_forgetting(ctx, ctx.stream("retain").steps(self.batch_size), 0.5 if reference else 0.0, always=not reference),
             name="repair without remembering",
         )
 
 
-def keep_forgetting(context: Context, steps: int, margin: float = 0.0) -> Combiner:
+def keep_forgetting(context: Context, steps: int, margin: float = 0.0, always: bool = True) -> Combiner:
     """Return the combiner that adds the groups and projects the sum off what would lower the forget loss.
 
     Args:
         context: whose forget set; its mean gradient in eval mode is taken anew every ``steps`` steps.
         steps: in an epoch.
         margin: least factor with which the ascent's gradient is added where the sum is projected.
+        always: whether steps without a forget batch are projected too.
     """
 
     def combine(gradients: Mapping[str, Gradients], state: dict[str, Any]) -> Gradients:
@@ -82,7 +84,7 @@ def keep_forgetting(context: Context, steps: int, margin: float = 0.0) -> Combin
             found = gradient(context, "forget", reduction="mean")
             state.update({f"ascent/{name}": -under_mask(context, name, found[name]) for name in names})
         state["steps"] = done + 1
-        if "forget" not in gradients:
+        if "forget" not in gradients and not always:
             return joined
         ascent = [state[f"ascent/{name}"] for name in names]
         product, square = dot(joined, ascent), dot(ascent, ascent)

@@ -27,8 +27,3 @@ def most_sensitive(ctx: Context, share: float, where: Where = "everywhere") -> M
     late = {name for block in blocks[len(blocks) // 2 :] for name in ctx.architecture.parameters_of(block)}
     apart = set(layer_parameters(ctx, *ctx.architecture.norms)) | (mask.keys() - late if where == "later_half" else set())
     return {name: value.new_zeros(value.shape) if name in apart else value for name, value in mask.items()}
-
-
-def turns(ctx: Context, batch_size: int) -> int:
-    """Return every how many steps of a pass over the retain set a forget batch takes part, so that the forget set is passed once."""
-    return max(1, ctx.stream("retain").steps(batch_size) // ctx.stream("forget").steps(batch_size))

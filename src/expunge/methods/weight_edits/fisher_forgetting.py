@@ -81,6 +81,9 @@ def noise_variance(fisher: Vector, head: set[str], alpha: float) -> Vector:
 
 
 def first_deviation(fisher: Vector, head: set[str], alpha: float) -> Vector:
-    """Return the standard deviation of the code's first version: ``min(sqrt(alpha / F), 1e-3)``, times 10 in the head."""
-    largest = {name: torch.full_like(value, 1e-3) for name, value in fisher.items()}
-    return {name: torch.minimum((alpha / value).sqrt(), largest[name]) * (10 if name in head else 1) for name, value in fisher.items()}
+    """Return the standard deviation of the code's first version: ``min(sqrt(alpha / F), 1e-3)``, times 10 in the head's bias.
+
+    The code takes tensors whose last dimension is the number of classes, as a bias ``[C]`` and not a weight ``[C, D]`` of the head.
+    """
+    capped = {name: torch.minimum((alpha / value).sqrt(), torch.full_like(value, 1e-3)) for name, value in fisher.items()}
+    return {name: value * (10 if name in head and value.dim() == 1 else 1) for name, value in capped.items()}
