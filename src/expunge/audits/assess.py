@@ -6,7 +6,7 @@ both from the second, by Student's law.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -114,14 +114,14 @@ class Case:
             raise NotEnoughEvidence(f"needs examples of {' and '.join(missing)}, and there are none")
         null = self._null(audit, self.control.models)
         entries = {label: self._row(partial(self._compared, audit, panel)) for label, panel in self.panels.items()}
-        smallest = relabelling.smallest_p_value(audit.null_draws, self.control.models, self.reference.models, audit.target)
-        return {
+        smallest = audit.smallest_p_value(self.control.models, self.reference.models)
+        entry = {
             **_head(audit),
             "null": {**_described(null), "source": "divisions of control and reference"},
-            "smallest_p_value": smallest if null.counted else None,
+            "smallest_p_value": smallest if null.counted else null.smallest_p_value or None,
             "rows": entries,
-            "detectable": _detectable(audit, *null.band, null.deviation),
         }
+        return {**entry, "detectable": _noticed(audit, entry, self, LEVEL)}
 
     def game(self, audit: Audit) -> Plain:
         """Return the entry of a game on shadow models."""
@@ -132,18 +132,15 @@ class Case:
             first = "original" if "original" in pools else next(iter(pools))
             pools = {"original": pools[first]}
         entries = {label: self._row(partial(self._played, audit, shadow)) for label, shadow in pools.items()}
-        errors = [entry["null_error"] or entry["standard_error"] for entry in entries.values() if entry["value"] is not None]
-        errors = [error for error in errors if error]
         if all(entry["value"] is None for entry in entries.values()):
             raise NotEnoughEvidence(next(iter(entries.values()))["note"])
-        edge = None if audit.null_value is None or not errors else audit.null_value + 1.645 * max(errors)
-        return {
+        entry = {
             **_head(audit),
             "null": {"mean": audit.null_value, "sd": None, "low": None, "high": None, "draws": 0, "source": "no leak, by definition"},
-            "smallest_p_value": None,
+            "smallest_p_value": min((row["smallest_p_value"] for row in entries.values() if row["smallest_p_value"]), default=None),
             "rows": entries,
-            "detectable": None if edge is None else _detectable(audit, None, edge, max(errors)),
         }
+        return {**entry, "detectable": _noticed(audit, entry, self, LEVEL)}
 
     def _row(self, measure: Callable[[], Plain]) -> Plain:
         try:
@@ -252,20 +249,34 @@ def _described(null: Null) -> Plain:
 
 def _judged(audit: Audit, finding: Finding) -> Plain:
     """Return the entry of a game: its error is known, and so is what it gives without a leak."""
-    from scipy import stats
-
     if audit.target == Target.REPORT or audit.null_value is None:
         return _entry(finding, None, None, audit.target)
-    gap, error = finding.value - audit.null_value, _null_error(finding)
-    if not error:
-        p_value = 1.0 if gap == 0 else None
-    else:
-        p_value = float(stats.norm.sf(gap / error) if finding.degrees is None else stats.t.sf(gap / error, finding.degrees))
+    gap = finding.value - audit.null_value
+    p_value = _of_gap(gap, _least_error(finding), finding.degrees) if finding.p_value is None else finding.p_value
     return _entry(finding, p_value, None if p_value is None else p_value >= LEVEL, audit.target, _side(gap, 0.0, audit.target))
 
 
-def _null_error(finding: Finding) -> float | None:
-    return finding.standard_error if finding.null_error is None else finding.null_error
+def _of_gap(gap: float, error: float | None, degrees: float | None) -> float | None:
+    """Return the chance of so large a gap without a leak; None without an error.
+
+    An error of 0 says that all its units agree: without a leak, each would as soon have moved the other way.
+    """
+    from scipy import stats
+
+    if error is None:
+        return None
+    if error == 0:
+        return 1.0 if gap <= 0 else 0.0 if degrees is None else 2 ** -(degrees + 1)
+    return float(stats.norm.sf(gap / error) if degrees is None else stats.t.sf(gap / error, degrees))
+
+
+def _least_error(finding: Finding) -> float | None:
+    """Return the smaller of the errors around the value and without a leak.
+
+    Without a leak they agree, but that the first is on the safe side. A leak enlarges the second, since exchanging the hypotheses
+    measures it as well, and leaves the first as it is or smaller.
+    """
+    return min((error for error in (finding.standard_error, finding.null_error) if error is not None), default=None)
 
 
 def _entry(finding: Finding, p_value: float | None, in_band: bool | None, target: Target, side: str | None = None) -> Plain:
@@ -277,6 +288,8 @@ def _entry(finding: Finding, p_value: float | None, in_band: bool | None, target
         "p_holm": None,
         "in_band": in_band,
         "null_error": finding.null_error,
+        "degrees": finding.degrees,
+        "smallest_p_value": finding.smallest_p_value,
         "side": side,
         "finding": None,
         "details": finding.details,
@@ -312,30 +325,47 @@ def _adjust_power(found: Mapping[str, Plain], case: Case, audits: Mapping[str, A
     count = max(counts, default=0) + tests
     for name, entry in found.items():
         if entry["detectable"] is not None and count:
-            entry["detectable"]["adjusted"] = {"tests": count, **_noticed(audits[name], entry, case, LEVEL / count)}
+            entry["detectable"]["adjusted"] = {"tests": count, **(_noticed(audits[name], entry, case, LEVEL / count) or {})}
 
 
-def _noticed(audit: Audit, entry: Plain, case: Case, level: float) -> Plain:
-    """Return what an audit notices in 80 % of cases at a level."""
-    from scipy import stats
-
+def _noticed(audit: Audit, entry: Plain, case: Case, level: float) -> Plain | None:
+    """Return what an audit notices in 80 % of cases at a level; None for a game without an error."""
     smallest = entry["smallest_p_value"]
     if smallest is not None and smallest >= level:
-        words = f"nothing: with so few models no p-value is below {smallest:.2g}, and {level:.2g} is needed"
+        few = "models" if audit.is_game() or case.null(audit).counted else "divisions"
+        words = f"nothing: with so few {few} no p-value is below {smallest:.2g}, and {level:.2g} is needed"
         return {"above": None, "below": None, "power": POWER, "words": words}
     if audit.is_game():
-        error = max(row["null_error"] or row["standard_error"] or 0.0 for row in entry["rows"].values())
-        assert audit.null_value is not None
-        return _detectable(audit, None, audit.null_value + float(stats.norm.isf(level)) * error, error)
+        return _noticed_by_game(audit, entry["rows"].values(), level)
     null = case.null(audit)
     return _detectable(audit, *null.edges(level), null.deviation)
 
 
-def _detectable(audit: Audit, low: float | None, high: float | None, deviation: float) -> Plain:
-    """Return the values that fall outside the band in 80 % of cases, in the audit's unit and in words."""
+def _noticed_by_game(audit: Audit, rows: Iterable[Plain], level: float) -> Plain | None:
+    """Return what a game notices in a row that leaks little.
+
+    The error is that of the row with the lowest value: a leak enlarges the error without a leak, since exchanging the hypotheses
+    measures it as well. The smallest error would be the luckiest of many estimates. Of that row's two errors it is the larger, since the
+    leak that is to be noticed will have enlarged the smaller. Where all rows leak the power is understated.
+    """
+    known = [row for row in rows if row["value"] is not None and (row["null_error"] or row["standard_error"])]
+    if audit.null_value is None or not known:
+        return None
+    clean = min(known, key=lambda row: row["value"])
+    error, degrees = max(clean["null_error"] or 0.0, clean["standard_error"] or 0.0), clean["degrees"]
+    return _detectable(audit, None, audit.null_value + _quantile(1 - level, degrees) * error, error, degrees)
+
+
+def _quantile(share: float, degrees: float | None) -> float:
+    """Return Student's quantile; the normal one where an error is taken as exact."""
     from scipy import stats
 
-    reach = float(stats.norm.ppf(POWER)) * deviation
+    return float(stats.norm.ppf(share) if degrees is None else stats.t.ppf(share, degrees))
+
+
+def _detectable(audit: Audit, low: float | None, high: float | None, deviation: float, degrees: float | None = None) -> Plain:
+    """Return the values that fall outside the band in 80 % of cases, in the audit's unit and in words."""
+    reach = _quantile(POWER, degrees) * deviation
     if deviation == 0:
         words = "the retrained models do not vary in this; any value outside the band would be noticed"
         return {"above": None, "below": None, "power": POWER, "words": words}

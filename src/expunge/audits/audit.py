@@ -84,9 +84,10 @@ class Finding:
         interval: 95 %, ``(low, high)``; None likewise.
         details: more, as plain values: quantiles over examples, rates at false-positive rates, epsilon bounds with ceilings.
         note: what a reader must know to read the value.
-        null_error: standard deviation of the value without a leak, for games; the standard error serves where it is None.
+        null_error: standard deviation of the value without a leak, for games; judged is by the smaller of this and the standard error.
         degrees: of freedom of that error, for games; None takes it as exact.
         p_value: where the design of the experiment gives one; None where divisions or the error must.
+        smallest_p_value: the smallest that this design can give; None where there is no such limit.
     """
 
     value: float
@@ -97,6 +98,7 @@ class Finding:
     null_error: float | None = None
     degrees: float | None = None
     p_value: float | None = None
+    smallest_p_value: float | None = None
 
 
 class Audit(Component):
@@ -107,7 +109,8 @@ class Audit(Component):
     split that it needs, ``minimum`` (models on each side below which it means nothing), ``scenarios`` (kinds of request, or names of
     scenarios), ``null_value`` (what a game gives without a leak; None where the null is measured), ``limits``, ``above`` and ``below``
     (what a value outside the null means), ``pool`` (which models a game is played on), ``area`` (the value is an AUC, which can be read
-    as a shift) and ``relative`` (its ratio to the null's mean is of use, since the null is neither 0 nor 1).
+    as a shift), ``relative`` (its ratio to the null's mean is of use, since the null is neither 0 nor 1) and ``symmetric`` (exchanging
+    two sets of equal size leaves the statistic as it is, so that a division and its opposite count together).
     """
 
     label: ClassVar[str] = ""
@@ -125,6 +128,7 @@ class Audit(Component):
     pool: ClassVar[Literal["shadow", "swap"]] = "shadow"
     area: ClassVar[bool] = False
     relative: ClassVar[bool] = False
+    symmetric: ClassVar[bool] = False
 
     def statistic(self, candidate: Panel, reference: Panel, labels: Mapping[str, np.ndarray], seed: int = 0) -> float:
         """Return one number for a set of models against retrained ones; both panels have independent training seeds.
@@ -161,6 +165,13 @@ class Audit(Component):
     def null_draws(self) -> int:
         """How many divisions make a null; from 200 on a p-value is counted, below it a Student t tail takes over."""
         return 4000
+
+    def smallest_p_value(self, first: int, second: int) -> float:
+        """Return the smallest p-value that counting divisions of so many models can be expected to give.
+
+        An audit whose `relabel` draws from fewer divisions than there are overrides this.
+        """
+        return relabelling.smallest_p_value(self.null_draws, first, second, self.target, self.symmetric)
 
     @classmethod
     def is_game(cls) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from expunge.attacks import dose
-from expunge.audits import relabelling
 from expunge.audits.assess import enough, null_of
 from expunge.audits.audit import Audit, Panel
 from expunge.audits.relabelling import LEVEL, Null
@@ -54,7 +53,7 @@ def dose_response(
     shares = np.array(sorted(panels))
     null = null_of(audit, panels[0.0], reference, labels, seed)
     values = np.array([audit.statistic(panels[share], reference, labels, seed) for share in shares])
-    smallest = relabelling.smallest_p_value(audit.null_draws, panels[0.0].models, reference.models, audit.target) if null.counted else 0.0
+    smallest = audit.smallest_p_value(panels[0.0].models, reference.models) if null.counted else null.smallest_p_value
     chances, among = (np.array([level] + [_noticed(null, each, level) for each in values[1:]]) for level in (LEVEL, LEVEL / tests))
     among = among if smallest < LEVEL / tests else np.zeros(len(shares))
     found = dose.first_reached(shares, chances, power)
@@ -82,6 +81,6 @@ def _noticed(null: Null, value: float, level: float) -> float:
 
     low, high = null.edges(level)
     if null.deviation == 0:
-        return float(not null.holds(value))
+        return float(not null.holds(value, level))
     above = 0.0 if high is None else float(stats.norm.sf(high, value, null.deviation))
     return above + (0.0 if low is None else float(stats.norm.cdf(low, value, null.deviation)))

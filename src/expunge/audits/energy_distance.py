@@ -18,6 +18,7 @@ class EnergyDistance(Audit):
     unit: ClassVar[str] = "margin"
     target: ClassVar[Target] = Target.ZERO_UP_TO_BAND
     tier: ClassVar[Tier] = "rigorous"
+    symmetric: ClassVar[bool] = True
     source: ClassVar[str] = "Székely & Rizzo, Energy statistics, JSPI 2013"
     above: ClassVar[str] = "the margins of the forget examples have another law than under retrained models"
 

@@ -41,24 +41,28 @@ def finding(attacked: ulira.Attacked, degrees: float, seed: int) -> Finding:
     return Finding(found.value, error, uncertainty.interval(found.value, error, degrees, (0, 1)), details(attacked, seed), degrees=degrees)
 
 
-def with_null(found: Finding, statistic: Callable[[np.ndarray], float], models: int, null: float, seed: int) -> Finding:
+def with_null(found: Finding, statistic: Callable[[np.ndarray], float], shape: tuple[int, int], null: float, seed: int) -> Finding:
     """Return the finding with the spread that its value would have without a leak.
 
     The error of `ulira.Attacked.mean_auc` is on the safe side and would make a test blind. Without a leak the two hypotheses can be
     exchanged in any block of models; how far that moves the value is measured, all dependence between examples and folds included.
+    With a leak, that measures the leak as well: a test must take the smaller of the two errors, or the largest leaks would count least.
+    Neither is below one answer's share in the value, 1 / (models x examples), so that a total leak has an error too.
 
     Args:
         found: of the game.
         statistic: the value after an exchange in the models that a mask names, bool ``[models]``.
-        models: in the pool.
+        shape: models and examples of the pool.
         null: the value without a leak.
         seed: of the exchanges.
     """
+    models, least = shape[0], 1 / (shape[0] * shape[1])
     generator, blocks = np.random.default_rng(seed), models // BLOCK
     patterns = np.repeat(generator.random((EXCHANGES, -(-models // BLOCK))) < 0.5, BLOCK, axis=1)[:, :models]
     gaps = np.array([statistic(pattern) - null for pattern in patterns])
     error = float(np.sqrt(np.mean(gaps**2) * (1 + 1 / EXCHANGES)))
-    return replace(found, null_error=error, degrees=1 / (1 / EXCHANGES + 1 / (blocks - 1)))
+    around = None if found.standard_error is None else max(found.standard_error, least)
+    return replace(found, standard_error=around, null_error=max(error, least), degrees=1 / (1 / EXCHANGES + 1 / (blocks - 1)))
 
 
 def details(attacked: ulira.Attacked, seed: int) -> dict[str, Any]:

@@ -61,8 +61,14 @@ class Null:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation over divisions."""
-        return float(self.values.std(ddof=1))
+        """Standard deviation over divisions; exactly 0 where they differ by rounding alone."""
+        found = float(self.values.std(ddof=1))
+        return found if found > 1e-12 * max(1.0, abs(self.mean)) else 0.0
+
+    @property
+    def smallest_p_value(self) -> float:
+        """The smallest that `p_value` gives: without a spread no law has a tail, and so few equal divisions exclude little."""
+        return 0.0 if self.deviation else (2 if self.target == Target.RETRAINED else 1) / (len(self.values) + 1)
 
     @property
     def degrees(self) -> float:
@@ -79,7 +85,12 @@ class Null:
         return self.edges(LEVEL)
 
     def edges(self, level: float) -> tuple[float | None, float | None]:
-        """Return (low, high) outside which models of other seeds fall with this probability; see `band`."""
+        """Return (low, high) outside which models of other seeds fall with this probability; see `band`.
+
+        None on both sides where the divisions do not vary and are too few to exclude anything at this level.
+        """
+        if not self.counted and self.smallest_p_value > level:
+            return None, None
         tail = level / 2 if self.target == Target.RETRAINED else level
         low = self._edge(tail, "lower") if fails_below(self.target) else None
         return low, self._edge(1 - tail, "higher") if fails_above(self.target) else None
@@ -94,22 +105,25 @@ class Null:
         wider = self.mean + (edge - self.mean) * student / float(stats.norm.ppf(quantile))
         return min(edge, wider) if quantile < 0.5 else max(edge, wider)
 
-    def holds(self, value: float) -> bool:
-        """Return whether a value lies in the band."""
-        low, high = self.band
+    def holds(self, value: float, level: float = LEVEL) -> bool:
+        """Return whether a value lies in the band of a level."""
+        low, high = self.edges(level)
         slack = 1e-9 * max(1.0, abs(value))
         return (low is None or value >= low - slack) and (high is None or value <= high + slack)
 
     def p_value(self, value: float) -> float:
-        """Return the p-value of a value by Student's law: for statistics of which few divisions could be computed."""
+        """Return the p-value of a value by Student's law: for statistics of which few divisions could be computed.
+
+        Where they do not vary, a value beside them is one among as many as there are divisions, and itself.
+        """
         from scipy import stats
 
-        scale = self.deviation * math.sqrt(1 + 1 / len(self.values))
-        if scale <= 1e-12 * max(1.0, abs(self.mean)):
-            return float("nan")
-        z = (value - self.mean) / scale
-        above, below = float(stats.t.sf(z, self.degrees)), float(stats.t.cdf(z, self.degrees))
-        return _of_tails(above, below, self.target)
+        if not self.deviation:
+            one, slack = 1 / (len(self.values) + 1), 1e-9 * max(1.0, abs(value))
+            above, below = (one if gap > slack else 1.0 for gap in (value - self.mean, self.mean - value))
+            return _of_tails(above, below, self.target)
+        z = (value - self.mean) / (self.deviation * math.sqrt(1 + 1 / len(self.values)))
+        return _of_tails(float(stats.t.sf(z, self.degrees)), float(stats.t.cdf(z, self.degrees)), self.target)
 
 
 def counted_p_value(values: np.ndarray, target: Target) -> float:
@@ -123,9 +137,24 @@ def is_counted(values: np.ndarray, first: int, second: int) -> bool:
     return len(values) >= COUNTED or len(values) >= math.comb(first + second, first)
 
 
-def smallest_p_value(draws: int, first: int, second: int, target: Target) -> float:
-    """Return the smallest p-value that a count over divisions can give."""
-    return (2 if target == Target.RETRAINED else 1) / min(draws, math.comb(first + second, first))
+def smallest_p_value(draws: int, first: int, second: int, target: Target, symmetric: bool = False, drawn_from: int | None = None) -> float:
+    """Return the smallest p-value that a count over divisions can be expected to give: that of a value which no other division reaches.
+
+    Args:
+        draws: divisions at most, the true one among them.
+        first: models in the first set.
+        second: models in the second.
+        target: which sides fail.
+        symmetric: whether exchanging the two sets leaves the value as it is, so that with equal sizes two divisions reach it.
+        drawn_from: how many divisions there are that can be drawn, with repetition; None where each is there once if all of the models'
+            are no more than ``draws``.
+    """
+    sides, alike = 2 if target == Target.RETRAINED else 1, 2 if symmetric and first == second else 1
+    total = math.comb(first + second, first)
+    if drawn_from is None and total <= draws:
+        return sides * alike / total
+    repeats = (draws - 1) * alike // (drawn_from or total)
+    return sides * (1 + repeats) / draws
 
 
 def fails_above(target: Target) -> bool:

@@ -1,12 +1,13 @@
 """Maximum mean discrepancy of the margin vectors."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from expunge.attacks import set_level
-from expunge.audits import uncertainty
+from expunge.audits import relabelling, uncertainty
 from expunge.audits.audit import Audit, Finding, Panel
 from expunge.metrics.metric import Target, Tier
 
@@ -19,6 +20,7 @@ class SetDiscrepancy(Audit):
     target: ClassVar[Target] = Target.ZERO_UP_TO_BAND
     tier: ClassVar[Tier] = "rigorous"
     minimum: ClassVar[int] = 6
+    symmetric: ClassVar[bool] = True
     source: ClassVar[str] = "Gretton et al., A Kernel Two-Sample Test, JMLR 2012, lemma 6"
     above: ClassVar[str] = "the forget set as a whole has another law under unlearned models than under retrained ones"
 
@@ -30,6 +32,11 @@ class SetDiscrepancy(Audit):
         """Return the squared discrepancy of many divisions, from one kernel matrix."""
         pair = candidate.of("forget"), reference.of("forget")
         return set_level.mean_discrepancy(*pair, permutations=draws - 1, seed=seed).relabelled
+
+    def smallest_p_value(self, first: int, second: int) -> float:
+        """Return the smallest p-value; divisions are drawn with repetition, however few there are."""
+        drawn_from = math.comb(first + second, first)
+        return relabelling.smallest_p_value(self.null_draws, first, second, self.target, self.symmetric, drawn_from)
 
     def describe(self, candidate: Panel, reference: Panel, labels: Mapping[str, np.ndarray], seed: int = 0) -> Finding:
         """Return the squared discrepancy with its error over models, and the width of the kernel."""

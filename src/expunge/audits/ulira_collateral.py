@@ -42,4 +42,4 @@ class UliraCollateral(Audit):
             one, zero = (games.attack(game, seed).mean_auc() for game in ulira.collateral_games(after, before, shadows.states))
             return one.value - zero.value
 
-        return games.with_null(Finding(value, error, interval, details), exchanged, len(shadows.states), 0.0, seed)
+        return games.with_null(Finding(value, error, interval, details), exchanged, shadows.states.shape, 0.0, seed)

@@ -36,4 +36,4 @@ class UliraPrivacy(Audit):
             states = np.where(models[:, None], other, shadows.states).astype(np.uint8)
             return games.attack(ulira.privacy_game(shadows.unlearned, states), seed).mean_auc().value
 
-        return games.with_null(found, exchanged, len(shadows.states), 0.5, seed)
+        return games.with_null(found, exchanged, shadows.states.shape, 0.5, seed)
