@@ -111,7 +111,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, FileNotFoundError) as error:
-        raise BadInput(str(path), f"cannot be read: {error}.", "Delete the file; it is made again.") from None
+        raise BadInput(
+            str(path), f"cannot be read: {error}.", "If expunge wrote it, delete its folder and run the command again."
+        ) from None
     except OSError as error:  # what is there may be whole: it must not be made again
         raise unreadable(path, error) from None
 

@@ -208,3 +208,12 @@ def test_a_method_that_is_killed_goes_on_from_its_checkpoint(tmp_path, monkeypat
     assert [event["epoch"] for event in events if event["event"] == "resumed"] == [2]
     assert run.record["weights"] == expected.record["weights"] and run.record["phases"] == expected.record["phases"]
     assert not list(run.folder.glob("checkpoint*"))
+
+
+def test_a_record_that_was_cut_short_counts_as_none(tmp_path):
+    work, index = workplace(tmp_path), np.arange(60)
+    run = stages.train(work, index, 0, "a")
+    whole = run.record
+    runs.write_json(run.folder / "record.json", {"status": "ok"})
+    assert stages.train(work, index, 0, "a").record["weights"] == whole["weights"]
+    assert {"cost", "identity"} <= runs.read_json(run.folder / "record.json").keys()

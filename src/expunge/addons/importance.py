@@ -14,6 +14,7 @@ from expunge.engine.context import Context
 from expunge.engine.derivatives import gradient, jvp
 from expunge.engine.parameters import Vector, is_norm, leaves, modes_kept, shared_names
 from expunge.engine.select import Mask, invert, random_score, select
+from expunge.errors import NotApplicable
 
 Score = Literal["magnitude", "random", "snip", "grasp", "synflow"]
 
@@ -21,11 +22,18 @@ _ROUNDS, _TEMPERATURE, _EXAMPLES = 100, 200.0, 256
 
 
 def prunable(ctx: Context) -> Vector:
-    """Return the prunable weights by base name, detached."""
+    """Return the prunable weights by base name, detached.
+
+    Raises:
+        NotApplicable: there are none.
+    """
     parameters, shared = leaves(ctx.model), shared_names(ctx.model)
     names = [shared[f"{name}.{attribute}"] for name, module, attribute in weights(ctx.model) if not is_patch_embedding(module)]
     apart = {*ctx.fixed, *ctx.architecture.class_rows(0)}
-    return {name: parameters[name].detach() for name in names if name not in apart}
+    found = {name: parameters[name].detach() for name in names if name not in apart}
+    if not found:
+        raise NotApplicable("model", "has no weights to prune: none before the head that may change.", "Choose a method without pruning.")
+    return found
 
 
 def importance(ctx: Context, score: Score, sparsity: float, alive: Mask | None = None) -> Vector:

@@ -57,7 +57,7 @@ class Evaluate(Component):
     @classmethod
     def _sizes(cls, values: Any) -> Any:
         """Fill what is open by the tier's sizes, so that a printed configuration says what runs."""
-        if not isinstance(values, dict) or values.get("tier", "fast") not in TIER_SIZES:
+        if not isinstance(values, dict) or str(values.get("tier", "fast")) not in TIER_SIZES:
             return values
         sizes = TIER_SIZES[values.get("tier", "fast")]
         filled = {"seeds": sizes["seeds"], **{key: value for key, value in values.items() if value is not None}}

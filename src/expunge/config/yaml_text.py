@@ -20,7 +20,7 @@ def parse_yaml(text: str, where: str) -> Any:
     yaml.Constructor = Constructor
     try:
         return yaml.load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, TypeError, AttributeError) as error:  # those are of tags such as !!int on what is no number
         detail = " ".join(str(getattr(error, "problem", error)).split())
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""

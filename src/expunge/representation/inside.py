@@ -309,6 +309,11 @@ def _blocks(subject: Subject, architecture: Architecture, settings: Settings) ->
     return {"block_names": np.array(names), "block_grams": cka.grams(np.concatenate([part[name] for part in outputs]) for name in names)}
 
 
+def _frechet(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the Frechet distance; NaN where a set has a single example."""
+    return frechet.frechet(ours, theirs) if min(len(ours), len(theirs)) > 1 else float("nan")
+
+
 def _from_original(
     subject: Subject, original: nn.Module, architecture: Architecture, readings: Mapping[str, Reading], settings: Settings
 ) -> Arrays:
@@ -318,7 +323,7 @@ def _from_original(
     head = tuple(architecture.class_rows(0))
     return {
         "alignment_with_original": np.array(alignment(ours, theirs)),
-        "frechet_to_original": np.array(frechet.frechet(readings["forget"].features, before["forget"].features)),
+        "frechet_to_original": np.array(_frechet(readings["forget"].features, before["forget"].features)),
         "weight_names": np.array(list(layers)),
         "weight_distances": np.array(list(layers.values())),
         "weight_distance": np.array(distances.overall(subject.model, original)),

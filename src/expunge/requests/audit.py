@@ -14,6 +14,8 @@ def examined(name: str, words: list[str], models: int, seed: int) -> Examined:
     """
     if models < LEAST:
         raise BadInput("--models", f"got {models}.", f"Make {LEAST} at least; 512 can show an epsilon of 3.5.")
+    if seed < 0:
+        raise BadInput("--seed", f"expected an integer of at least 0, got {seed}.")
     return examine(certificates.certificate(name, dict(map(config.parse_override, words))), models, seed)
 
 

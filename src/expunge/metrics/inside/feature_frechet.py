@@ -6,6 +6,7 @@ import numpy as np
 
 from expunge.metrics.metric import Estimate, Metric, Target, Tier
 from expunge.metrics.view import View
+from expunge.statistics import NotEnoughEvidence
 
 
 class FeatureFrechet(Metric):
@@ -27,4 +28,7 @@ class FeatureFrechet(Metric):
 
     def measure(self, view: View) -> Estimate:
         """Return the distance."""
-        return Estimate(float(view.inspected("frechet_to_original")), None, len(view.inspected("rows_forget")))
+        value = float(view.inspected("frechet_to_original"))
+        if value != value:
+            raise NotEnoughEvidence("a Frechet distance needs 2 forgotten examples")
+        return Estimate(value, None, len(view.inspected("rows_forget")))
