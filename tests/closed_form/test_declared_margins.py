@@ -52,7 +52,7 @@ class World:
         for part, labels in self.labels.items():
             logits[part][labels == 0] *= -1
         gain = 0.01 + 0.01 * self.made.normal()
-        inside = {"retain_only": np.array([0.8, 0.8 + gain]), "retain_only_rows": np.arange(100)}
+        inside = {"retain_only": np.array([0.8, 0.8 + gain]), "retain_only_rows": np.arange(100), "retain_only_finite": np.array(True)}
         return View({part: each.astype(np.float32) for part, each in logits.items()}, self.labels, inspection=inside)
 
     def views(self, models: int, **law: float) -> list[View]:
@@ -166,10 +166,27 @@ def test_margins_by_name_or_head_and_nothing_else():
         declared.resolve({"lossauc": 1.0})
     with pytest.raises(BadInput, match="declared twice"):
         declared.resolve({"UA": 1.0, "unlearning_accuracy": 2.0})
-    for margins in ({"RA": 100.0}, {"example_auc": 1.0}):
+    for margins in ({"RA": 100.0}, {"forgetting_quality": 1.0}):
         with pytest.raises(BadInput, match="none lies outside a margin of"):
             declared.resolve(margins)
     assert declared.resolve({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "room", "words"),
+    [
+        ("example_auc", 0.5, "from 0 to 1 around 0.5, which is no leak"),
+        ("set_classifier", 0.5, "around 0.5"),
+        ("ulira_efficacy", 0.5, "around 0.5"),
+        ("ulira_privacy", 0.5, "around 0.5"),
+        ("swap", 1.0, "from -1 to 1 around 0, which is no leak"),
+        ("ulira_collateral", 1.0, "around 0,"),
+    ],
+)
+def test_an_audit_that_cannot_go_so_far_from_its_null_has_no_such_margin(name, room, words):
+    assert declared.resolve({name: 0.99 * room}) == {name: 0.99 * room}
+    with pytest.raises(BadInput, match=f"{words}.*none lies outside a margin of.*Declare one below {room:g}"):
+        declared.resolve({name: room})
 
 
 def power_of(models: int) -> dict:
@@ -193,7 +210,7 @@ def test_power_is_stated_alone_and_among_all_tests():
 def test_models_that_agree_exactly_show_no_more_than_one_example_can():
     """All seeds equal retraining to the last example; an interval of width 0 would show any margin, with two seeds of ten examples."""
     cell = {"per_seed": [100.0, 100.0], "n": 10, "value": 100.0}
-    head = {"label": "RA", "unit": "%", "pair": False, "band": None}
+    head = {"label": "RA", "unit": "%", "target": "retrained", "pair": False, "band": None}
     retrained = {"role": "retrained", "cells": {"retain_accuracy": cell}}
     row = {"name": "m", "role": "unlearned", "cells": {"retain_accuracy": cell}}
     held = {"audits": {}, "table": {"metrics": {"retain_accuracy": head}, "rows": [retrained, row], "skipped": {}}}
@@ -201,6 +218,22 @@ def test_models_that_agree_exactly_show_no_more_than_one_example_can():
     assert equivalence.judge(held, row, "retain_accuracy", 50.0).shown
     cell["n"] = 10_000
     assert equivalence.judge(held, row, "retain_accuracy", 1.0).shown
+
+
+PAIRED = [name for name in registry.names("metrics") if name != "metric" and registry.find("metrics", name).is_pair()]
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRED if registry.find("metrics", name).target != "report"])
+def test_a_pair_metric_is_within_its_margin_on_both_sides_but_for_a_distance(name):
+    """A row far below two retrained models, as fidelity and CKA of a broken one are, is not shown to be like them."""
+    target = str(registry.find("metrics", name).target)
+    head = {"label": name, "unit": "", "target": target, "pair": True, "band": {"low": 0.88, "mean": 0.9, "high": 0.92, "n": 12}}
+    row = {"name": "m", "role": "unlearned", "seeds": 4, "cells": {name: {"n": 200, "per_seed": [0.09, 0.1, 0.1, 0.11]}}}
+    held = {"audits": {}, "table": {"metrics": {name: head}, "rows": [row], "skipped": {}}}
+    found = equivalence.judge(held, row, name, 0.1)
+    assert found.difference == pytest.approx(-0.8) and found.shown == (target == "zero_up_to_band") == (found.low is None)
+    row["cells"][name]["per_seed"] = [1.7, 1.7, 1.7, 1.71]
+    assert not equivalence.judge(held, row, name, 0.1).shown
 
 
 def test_a_band_that_ends_at_a_limit_of_the_metric_keeps_its_error():

@@ -9,8 +9,10 @@ from expunge.metrics import default_metrics, evaluate
 from expunge.metrics.inside import layer_alignment, weight_distance_to_original
 from expunge.metrics.metric import Target
 from expunge.metrics.view import View
+from expunge.report import equivalence
 from expunge.representation import cka, frechet, inside
 from expunge.representation.features import Reading
+from expunge.statistics import NotEnoughEvidence
 
 CLASSES, WIDTH = 3, 6
 SIZES = {"forget": 60, "retain": 120, "validation": 30, "unseen": 60, "test": 30}
@@ -46,8 +48,8 @@ def made_view(seed: int = 0, apart: float = 6.0, shift: float = 0.0, forgotten: 
     return View(logits, labels, inspection={**probed, **inspection})
 
 
-def curve(*values: float) -> View:
-    return made_view(retain_only=np.array(values), retain_only_rows=np.arange(40))
+def curve(*values: float, finite: bool = True) -> View:
+    return made_view(retain_only=np.array(values), retain_only_rows=np.arange(40), retain_only_finite=np.array(finite))
 
 
 def test_each_says_what_it_means():
@@ -71,6 +73,19 @@ def test_regain_is_the_first_epoch_alone():
 def test_area_under_the_curve_is_trapezoidal():
     assert metric("retain_only_area").measure(curve(0.5, 0.8, 0.1)).value == pytest.approx(100 * (0.65 + 0.45) / 2)
     assert metric("retain_only_area").measure(curve(1, 1, 1)).value == 100
+
+
+@pytest.mark.parametrize("name", ["retain_only_relearning", "retain_only_area"])
+def test_a_training_that_diverged_is_no_training_that_brings_nothing_back(name):
+    with pytest.raises(NotEnoughEvidence, match="training on retain examples alone diverged"):
+        metric(name).measure(curve(0.3, 0.3, 0.3, finite=False))
+    views = [[curve(0.3, 0.3 + 0.01 * gain, 0.4) for gain in range(at, at + 4)] for at in (0, 1, 2)]
+    lost = [*views[2][:3], curve(0.3, 0.3, 0.3, finite=False)]
+    table = evaluate(views[0], views[1], {"lost": lost}, [metric(name)], "random")
+    row = table["rows"][2]
+    assert not row["cells"] and "training on retain examples alone diverged" in row["unmeasured"][name]
+    found = equivalence.judge({"table": table, "audits": {}}, row, name, 50.0)
+    assert not found.shown and found.reason.startswith("not measured: ") and "diverged" in found.reason
 
 
 def relearned(steps: int, censored: bool = False) -> View:

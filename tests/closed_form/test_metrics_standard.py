@@ -258,11 +258,13 @@ def test_completeness_of_every_test_of_an_unlearned_row():
     assert "completeness" not in half["privacy_leak"]  # not a test
 
 
-def test_completeness_takes_three_seeds_and_serves_one_original():
+def test_completeness_takes_three_seeds_with_an_original_each():
     assert table(-99.0, seeds=2)["rows"][2]["cells"]["thin"]["completeness"] is None
     after, half = [model(50 + seed) for seed in range(4)], [model(90 + seed, forget=4.5) for seed in range(4)]
-    found = evaluate([model(0, forget=6)], after, {"half": half}, [metric("loss_auc")], "random")
+    before = [model(seed, forget=6) for seed in range(4)]
+    found, alone = (evaluate(each, after, {"half": half}, [metric("loss_auc")], "random") for each in (before, before[:1]))
     assert 0 < found["rows"][2]["cells"]["loss_auc"]["completeness"]["value"] < 1
+    assert alone["rows"][2]["cells"]["loss_auc"]["completeness"] is None  # its interval would take one training for four
 
 
 def looked_into(seed: int, transfer: list[float], **height: float) -> View:

@@ -5,13 +5,16 @@ from functools import cache
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from expunge import registry, statistics
 from expunge.attacks.margins import IN, design
+from expunge.bench import doses
 from expunge.errors import BadInput
 from expunge.metrics import Failure, Target, View, default_metrics, evaluate, verdict
 from expunge.metrics.metric import TIERS, Estimate, Metric
 from expunge.metrics.view import Reference
+from expunge.report import equivalence
 from expunge.statistics import NotEnoughEvidence
 
 PARTS = {"forget": 300, "retain": 1500, "validation": 100, "test": 600, "unseen": 600}
@@ -357,6 +360,57 @@ def test_one_original_serves_all_seeds():
     assert [row["seeds"] for row in table["rows"]] == [1, 4, 4]
     with pytest.raises(BadInput, match="one for each seed, or one for all"):
         evaluate(originals(2), retrained(4), {"good": retrained(4)}, default_metrics("random"), "random")
+
+
+@pytest.mark.parametrize(
+    "start", [originals(1), originals(1) * 6, [*originals(1) * 3, *originals(2)[1:] * 3]], ids=["one", "six times", "two"]
+)
+def test_models_from_one_original_are_no_replicates(start):
+    """A method that gives one retrained model again lies as far out as one of them may, whatever the number of its copies."""
+    chosen = [metric(name) for name in ("unlearning_accuracy", "loss_auc", "churn", "fidelity")]
+    oracle, copy = retrained(12), model(700, forget=NEW, retain=TRAINED)
+    table = evaluate(start, oracle, {"copies": [copy] * 6}, chosen, "random")
+    single = evaluate(originals(1), oracle, {"copies": [copy]}, chosen, "random")
+    words = "6 seeds start from 2 originals" if table["originals"] == 2 else "all rows start from one original"
+    for name in ("unlearning_accuracy", "loss_auc"):
+        cell, alone = cells(table, "copies")[name], cells(single, "copies")[name]
+        assert cell["p_value"] == pytest.approx(alone["p_value"]) and table["metrics"][name]["band"] == alone["band"]
+    for cell in cells(table, "copies").values():
+        assert (cell["standard_error"], cell["interval"], cell.get("completeness")) == (None, None, None)
+        assert cell["note"] == f"an interval needs several training seeds: {words}" and cell["band"]["n"] == 12
+    assert cells(table, "retrained")["loss_auc"]["interval"] and evaluate(originals(6), oracle, {}, chosen, "random")["originals"] == 6
+    for held in (table, {key: value for key, value in table.items() if key != "originals" or len(start) > 1}):
+        found = equivalence.judge({"table": held, "audits": {}}, held["rows"][2], "unlearning_accuracy", 50.0)
+        assert not found.shown and found.reason == f"an equivalence test needs several training seeds: {words}"
+
+
+@pytest.mark.parametrize("starts", [4, 1])
+@pytest.mark.parametrize(("name", "height"), [("jensen_shannon", NEW - 0.4), ("fidelity", NEW - 0.4), ("loss_auc", NEW + 0.12)])
+def test_the_power_of_a_dose_is_that_of_the_band_that_judges(name, height, starts):
+    """Of a pair metric too, whose band is wider than the prediction band of as many values."""
+    found, oracle = metric(name), retrained(6)
+    left = [model(800 + seed, forget=height, retain=TRAINED) for seed in range(5)]
+    answer = doses.responses([found], oracle, {0.5: left}, originals(starts), seeds=4, tests=20)[name]
+    if found.is_pair():
+        pairs = np.array([[found.compare(one, other).value for other in oracle] for one in oracle])
+        values = np.array([found.compare(view, reference).value for view, reference in zip(left, oracle, strict=False)])
+    else:
+        pairs, values = (np.array([found.measure(view).value for view in views]) for views in (oracle, left))
+    of_mean, resolution = starts, found.resolution(PARTS["forget"])
+    for level, power in ((0.95, answer["power"]), (1 - 0.05 / 20, answer["adjusted"]["power"])):
+        band = (statistics.pair_band if found.is_pair() else statistics.prediction_band)(pairs, of_mean, resolution, level)
+        law = stats.norm(values.mean(), values.std(ddof=1) / np.sqrt(of_mean))
+        below, above = float(law.cdf(band.low)), float(law.sf(band.high))
+        wanted = {"jensen_shannon": above, "fidelity": below, "loss_auc": below + above}[name]
+        assert power[1] == pytest.approx(wanted, abs=1e-9)
+    assert 0.05 < answer["power"][1] < 0.9
+
+
+def test_a_count_that_retrained_models_agree_on_has_a_power_too():
+    """No retrained model names the class; the table judges it to one example, and so does the dose."""
+    oracle, known = ([model(seed, forget=height) for seed in range(4)] for height in (-30.0, TRAINED))
+    answer = doses.responses([metric("unlearning_accuracy")], oracle, {0.5: known[:2]}, known, seeds=4, tests=1)["unlearning_accuracy"]
+    assert answer["power"] == [pytest.approx(0.05), 1, 1] and answer["detectable"] == 0.5
 
 
 def test_metrics_that_do_not_apply_are_listed():

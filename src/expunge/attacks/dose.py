@@ -10,7 +10,7 @@ import numpy as np
 
 from expunge import statistics
 from expunge.errors import BadInput
-from expunge.statistics import NotEnoughEvidence
+from expunge.statistics import Band, NotEnoughEvidence
 
 Sides = Literal["both", "above", "below"]
 
@@ -22,8 +22,8 @@ class DoseResponse(NamedTuple):
         spearman: rank correlation of dose and value over all models, -1 to 1.
         p_value: of "no monotone relation", two-sided, by permutation.
         doses: the distinct doses, ascending, float64 ``[d]``.
-        power: chance that one model's value falls outside the band of dose 0, for each dose, float64 ``[d]``.
-        detectable: smallest dose seen with the asked power, interpolated; None when no dose reaches it.
+        power: chance that the mean over the asked number of models falls outside the band of dose 0, for each dose, float64 ``[d]``.
+        detectable: smallest dose that was tried from which on the power is never below what was asked; None when the largest falls short.
         reason: why ``detectable`` is None; empty otherwise.
     """
 
@@ -44,6 +44,7 @@ def dose_response(
     resamples: int = 2000,
     seed: int = 0,
     sides: Sides = "both",
+    band: Band | None = None,
 ) -> DoseResponse:
     """Return the rank correlation, the power at each dose and the minimal detectable fraction.
 
@@ -56,20 +57,22 @@ def dose_response(
         resamples: permutations for the p-value.
         seed: of the permutations.
         sides: of the band that count: a metric whose high values are harmless notices nothing above it.
+        band: what a method is judged by, at this level; the prediction band of the values of dose 0 if None, which is too narrow for a
+            metric of a pair of models.
 
     Raises:
         BadInput: doses outside 0 to 1, values that are not finite, or lengths that differ.
         NotEnoughEvidence: fewer than two models of dose 0, or no other dose.
     """
     dose, value = _checked(doses, values)
-    levels, chances = powers(dose, value, of_mean, level, sides)
+    levels, chances = powers(dose, value, of_mean, level, sides, band)
     detectable = first_reached(levels, chances, power)
     reason = "" if detectable is not None else f"power {chances.max():.2f} at best, at a dose of {levels[chances.argmax()]:g}"
     return DoseResponse(*rank_correlation(dose, value, resamples, seed), levels, chances, detectable, reason)
 
 
 def powers(
-    doses: np.ndarray, values: np.ndarray, of_mean: int = 1, level: float = 0.95, sides: Sides = "both"
+    doses: np.ndarray, values: np.ndarray, of_mean: int = 1, level: float = 0.95, sides: Sides = "both", band: Band | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct doses, ascending, and the chance that each is noticed, float64 ``[d]`` each; see `dose_response`.
 
@@ -79,7 +82,9 @@ def powers(
     """
     dose, value = _checked(doses, values)
     levels = np.unique(dose)
-    chances = [1 - level] + [_power(value[dose == each], value[dose == 0], of_mean, level, sides) for each in levels[1:]]
+    zero = value[dose == 0]
+    judged = statistics.prediction_band(zero, of_mean, level=level) if band is None else band
+    chances = [1 - level] + [_power(value[dose == each], zero, of_mean, judged, sides) for each in levels[1:]]
     return levels, np.array(chances)
 
 
@@ -107,14 +112,13 @@ def rank_correlation(dose: np.ndarray, value: np.ndarray, resamples: int, seed: 
     return float(observed / scale), float((1 + (np.abs(shuffled) >= abs(observed) - 1e-9 * scale).sum()) / (resamples + 1))
 
 
-def _power(values: np.ndarray, zero: np.ndarray, of_mean: int, level: float, sides: Sides) -> float:
-    """Return the chance of a value outside the prediction band of dose 0, on the sides that count, values of the dose being normal.
+def _power(values: np.ndarray, zero: np.ndarray, of_mean: int, band: Band, sides: Sides) -> float:
+    """Return the chance of a mean outside the band of dose 0, on the sides that count, values of the dose being normal.
 
     A single model of a dose lends its spread from dose 0.
     """
     from scipy import stats
 
-    band = statistics.prediction_band(zero, of_mean, level=level)
     spread = (values.std(ddof=1) if len(values) > 1 else zero.std(ddof=1)) / np.sqrt(of_mean)
     if spread == 0:
         below, above = float(values.mean() < band.low), float(values.mean() > band.high)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from expunge import registry
 from expunge.errors import BadInput, nearest
@@ -33,10 +34,19 @@ def resolve(margins: Mapping[str, float]) -> dict[str, float]:
 def _check_room(given: str, name: str, margin: float) -> None:
     """Refuse a margin that cannot fail: whatever it is about would be shown by any models."""
     kind = next(kind for kind in KINDS if name in registry.names(kind))
-    low, high = getattr(registry.find(kind, name), "limits", None) or (-math.inf, math.inf)
-    if margin >= high - low:
-        found = f"values of {name} go from {low:g} to {high:g}, so that none lies outside a margin of {margin:g}."
-        raise BadInput(f"evaluate.margins.{given}", found, "Declare a smaller one.")
+    component = registry.find(kind, name)
+    low, high = getattr(component, "limits", None) or (-math.inf, math.inf)
+    middle = _without_leak(component) if kind == "audits" else None
+    room = high - low if middle is None else max(high - middle, middle - low)
+    if margin >= room:
+        around = "" if middle is None else f" around {middle:g}, which is no leak"
+        found = f"values of {name} go from {low:g} to {high:g}{around}, so that none lies outside a margin of {margin:g}."
+        raise BadInput(f"evaluate.margins.{given}", found, f"Declare one below {room:g}.")
+
+
+def _without_leak(audit: Any) -> float | None:
+    """Return what an audit gives without a leak, where that is known beforehand: a half for an area under a curve."""
+    return 0.5 if audit.null_value is None and "AUC" in audit.label else audit.null_value
 
 
 def _known() -> dict[str, str]:

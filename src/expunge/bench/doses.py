@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from expunge.attacks.dose import DoseResponse, Sides, dose_response, first_reached, powers
+from expunge.metrics import table as tables
 from expunge.metrics.metric import Metric, Target
 from expunge.metrics.view import View
 from expunge.statistics import NotEnoughEvidence
@@ -35,28 +36,31 @@ def responses(
         retrained: views of retrained models: dose 0.
         doses: share of the forget set -> views of models that were retrained with that share.
         original: views of originals: dose 1.
-        seeds: over how many models a row's value is averaged.
+        seeds: over how many models a row's value is averaged; with one original for all of them it is judged like one model.
         tests: how many tests a verdict counts together.
 
     Returns:
         ``{metric: {spearman, p_value, doses, power, detectable, reason, adjusted}}``; ``detectable`` is the smallest share that is noticed
         with a chance of 80 % by this metric alone, at 5 %, None when no dose is. ``adjusted`` holds ``tests``, ``power`` and ``detectable``
         at 5 % over all tests, which is what a verdict takes: Holm's procedure asks the smallest of m p-values to be below 5 % / m.
+        The band is the table's.
     """
+    of_mean = 1 if tables.different(original) == 1 else seeds
     groups = [(0.0, list(retrained)), *doses.items(), (1.0, list(original))]
     models = [(share, number, view) for share, views in groups for number, view in enumerate(views)]
     judged = [metric for metric in metrics if metric.target is not Target.REPORT and metric.tested]
-    return {metric.name: _response(metric, models, retrained, seeds, tests) for metric in judged}
+    return {metric.name: _response(metric, models, retrained, of_mean, tests) for metric in judged}
 
 
 def _response(
-    metric: Metric, models: Sequence[tuple[float, int, View]], retrained: Sequence[View], seeds: int, tests: int
+    metric: Metric, models: Sequence[tuple[float, int, View]], retrained: Sequence[View], of_mean: int, tests: int
 ) -> dict[str, Any]:
     try:
         values = np.array([_value(metric, view, number, retrained) for _, number, view in models])
         shares, sides = np.array([share for share, *_ in models]), SIDES[metric.target]
-        alone = dose_response(shares, values, of_mean=seeds, sides=sides)
-        among = powers(shares, values, seeds, 1 - LEVEL / tests, sides)
+        band, level = tables.bands(metric, retrained, of_mean), 1 - LEVEL / tests
+        alone = dose_response(shares, values, of_mean, sides=sides, band=band(1 - LEVEL))
+        among = powers(shares, values, of_mean, level, sides, band(level))
         return {**plain(alone), "adjusted": {"tests": tests, "power": among[1].tolist(), "detectable": first_reached(*among, POWER)}}
     except NotEnoughEvidence as missing:
         return unanswered(missing)

@@ -2,9 +2,12 @@
 
 A row is judged on the mean over its seeds. The band is where the mean of as many new retrained models would lie (95 %). The
 retrained row is a control: each retrained model is judged against a band of the others, so that its verdict is not circular.
+
+What is repeated is the training. Models that were unlearned from one original share what its training left to chance, which their mean
+does not even out: it is judged like one model, and has no interval.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,18 +66,20 @@ def evaluate(
     """Return the table as plain values that JSON can hold.
 
     Args:
-        original: views of the models before unlearning, one for each seed.
+        original: views of the models before unlearning, one for each seed; or one, from which all unlearned models come.
         retrained: views of models that never saw the forget set; at least as many, entry k of the same seed as ``original[k]``.
         unlearned: row name -> one view or failure for each seed, in the order of ``original``.
         metrics: see `default_metrics`; those that do not apply to ``kind`` are listed under ``skipped``.
         kind: of the request: random, class or subclass.
 
     Returns:
-        ``{kind, level, seeds, retrained_models, metrics: {name: {label, unit, target, pair, tested, band, band_reason}}, skipped,
-        rows: [{name, role, status, reason, seeds, failed_seeds, cells: {metric: cell}, unmeasured: {metric: reason}, gaps, verdict}]}``.
+        ``{kind, level, seeds, originals, retrained_models, skipped, metrics: {name: {label, unit, target, pair, tested, band,
+        band_reason}}, rows: [{name, role, status, reason, seeds, failed_seeds, cells: {metric: cell}, unmeasured: {metric: reason},
+        gaps, verdict}]}``.
         A cell holds value (mean over seeds), standard_error and interval (over seeds), example_standard_error, per_seed (None for a failed
         seed), band, p_value, in_band (None when there is no band), band_reason (why there is none), finding and note; that of a test
         in an unlearned row also completeness ``{value, low, high}``, 0 for retrained and 1 for the original, None where it would be noise.
+        ``originals`` counts different models: with fewer than seeds there is neither an error over seeds nor a completeness index.
         What a row gives too little evidence for stands under unmeasured, and what no row does under skipped.
 
     Raises:
@@ -85,11 +90,13 @@ def evaluate(
     reasons = {metric.name: _why_skipped(metric, kind, original, retrained) for metric in metrics}
     chosen = [metric for metric in metrics if reasons[metric.name] is None]
     columns = [_column(metric, retrained) for metric in chosen]
-    rows = [_row("original", "original", original, retrained, columns)]
+    originals = different(original)
+    shared = shared_start(originals, seeds)
+    rows = [_row("original", "original", original, retrained, columns, shared)]
     rows += [_control(retrained, columns)] if retrained else []
-    rows += [_row(name, "unlearned", outcomes, retrained, columns) for name, outcomes in unlearned.items()]
+    rows += [_row(name, "unlearned", outcomes, retrained, columns, shared) for name, outcomes in unlearned.items()]
     if retrained:
-        _complete(rows, seeds)
+        _complete(rows, seeds, shared)
     reasons |= _unmeasured(rows, columns)
     columns = [column for column in columns if reasons[column.metric.name] is None]
     for row in rows:
@@ -99,11 +106,26 @@ def evaluate(
         "kind": kind,
         "level": LEVEL,
         "seeds": seeds,
+        "originals": originals,
         "retrained_models": len(retrained),
-        "metrics": {column.metric.name: _head(column, seeds) for column in columns},
+        "metrics": {column.metric.name: _head(column, 1 if shared else seeds) for column in columns},
         "skipped": {name: reason for name, reason in reasons.items() if reason is not None},
         "rows": rows,
     }
+
+
+def different(models: Sequence[Outcome]) -> int:
+    """Return how many of some models are different ones: two that say the same about the forget set, to the last bit, are one."""
+    views = [model for model in models if isinstance(model, View)]
+    said = {view.logits.get("forget", next(iter(view.logits.values()))).tobytes() for view in views}
+    return len(said) + len(models) - len(views)
+
+
+def shared_start(originals: int, seeds: int) -> str:
+    """Return why the unlearned models of a row are no replicates; empty where each seed has an original of its own."""
+    if originals >= seeds:
+        return ""
+    return "all rows start from one original" if originals == 1 else f"{seeds} seeds start from {originals} originals"
 
 
 def _why_skipped(metric: Metric, kind: str, original: Sequence[View], retrained: Sequence[View]) -> str | None:
@@ -148,15 +170,21 @@ class _Column:
     missing: str = ""
     """Why the retrained models cannot be measured; empty if they can."""
 
-    def band(self, of_mean: int, keep: np.ndarray | None = None) -> Band:
+    def band(self, of_mean: int, keep: np.ndarray | None = None, level: float = LEVEL) -> Band:
         """Return the band from all retrained models or from some of them; raises NotEnoughEvidence."""
         if self.missing:
             raise NotEnoughEvidence(self.missing)
         if self.metric.is_pair():
             values = self.values if keep is None else self.values[np.ix_(keep, keep)]
-            return statistics.pair_band(values, of_mean, self.resolution, LEVEL)
+            return statistics.pair_band(values, of_mean, self.resolution, level)
         values = self.values if keep is None else self.values[keep]
-        return statistics.prediction_band(values, of_mean, self.resolution, LEVEL)
+        return statistics.prediction_band(values, of_mean, self.resolution, level)
+
+
+def bands(metric: Metric, retrained: Sequence[View], of_mean: int) -> Callable[[float], Band]:
+    """Return from a level the band by which a row's mean over ``of_mean`` models is judged; it raises NotEnoughEvidence without one."""
+    column = _column(metric, retrained)
+    return lambda level: column.band(of_mean, level=level)
 
 
 def _column(metric: Metric, retrained: Sequence[View]) -> _Column:
@@ -211,7 +239,9 @@ def _plain_band(metric: Metric, band: Band | None) -> dict[str, Any] | None:
     return {"low": float(max(low, band.low)), "high": float(min(high, band.high)), "mean": band.mean, "n": band.n}
 
 
-def _row(name: str, role: str, outcomes: Sequence[Outcome], retrained: Sequence[View], columns: list[_Column]) -> dict[str, Any]:
+def _row(
+    name: str, role: str, outcomes: Sequence[Outcome], retrained: Sequence[View], columns: list[_Column], shared: str
+) -> dict[str, Any]:
     failures = {seed: outcome for seed, outcome in enumerate(outcomes) if isinstance(outcome, Failure)}
     row: dict[str, Any] = {
         "name": name,
@@ -227,7 +257,7 @@ def _row(name: str, role: str, outcomes: Sequence[Outcome], retrained: Sequence[
     row |= {"cells": {}, "unmeasured": {}}
     for column in columns if len(failures) < len(outcomes) else ():
         try:
-            row["cells"][column.metric.name] = _judged_cell(column, outcomes, retrained)
+            row["cells"][column.metric.name] = _judged_cell(column, outcomes, retrained, shared)
         except NotEnoughEvidence as missing:
             row["unmeasured"][column.metric.name] = str(missing)
     return row
@@ -239,20 +269,19 @@ def _unmeasured(rows: list[dict[str, Any]], columns: list[_Column]) -> dict[str,
     return {name: rows[0]["unmeasured"].get(name, "no model could be measured") for name in names}
 
 
-def _complete(rows: list[dict[str, Any]], seeds: int) -> None:
-    """Give every test of an unlearned row its completeness index, from the first ``seeds`` retrained models."""
+def _complete(rows: list[dict[str, Any]], seeds: int, shared: str) -> None:
+    """Give every test of an unlearned row its completeness index, from the first ``seeds`` retrained models; none without replicates."""
     original, retrained = (row["cells"] for row in rows[:2])
     for row in rows[2:]:
         for name, cell in row["cells"].items():
             if cell["tested"]:
-                there = name in original and name in retrained
+                there = name in original and name in retrained and not shared
                 references = (original[name]["per_seed"], retrained[name]["per_seed"][:seeds]) if there else ([], [])
                 cell["completeness"] = _completeness(cell["per_seed"], *references)
 
 
 def _completeness(unlearned: list[float | None], original: list[float | None], retrained: list[float | None]) -> dict[str, float] | None:
-    """Return the index over the seeds that gave a model; one original serves all seeds."""
-    original = original * len(unlearned) if len(original) == 1 else original
+    """Return the index over the seeds that gave a model."""
     found = [values for values in zip(unlearned, original, retrained, strict=False) if None not in values]
     if len(original) != len(unlearned) or len(retrained) != len(unlearned):
         return None
@@ -263,7 +292,7 @@ def _completeness(unlearned: list[float | None], original: list[float | None], r
     return {"value": value.mean, "low": value.low, "high": value.high}
 
 
-def _judged_cell(column: _Column, outcomes: Sequence[Outcome], retrained: Sequence[View]) -> dict[str, Any]:
+def _judged_cell(column: _Column, outcomes: Sequence[Outcome], retrained: Sequence[View], shared: str) -> dict[str, Any]:
     metric = column.metric
     estimates: list[Estimate | None] = []
     for seed, outcome in enumerate(outcomes):
@@ -271,8 +300,8 @@ def _judged_cell(column: _Column, outcomes: Sequence[Outcome], retrained: Sequen
             estimates.append(None)
         else:
             estimates.append(metric.compare(outcome, retrained[seed]) if metric.is_pair() else metric.measure(outcome))
-    cell = _cell(metric, estimates)
-    band, reason = _try_band(column, sum(estimate is not None for estimate in estimates))
+    cell = _cell(metric, estimates, shared)
+    band, reason = _try_band(column, 1 if shared else sum(estimate is not None for estimate in estimates))
     if band is None:
         return _without_band(cell, str(reason))
     return _judge(metric, cell, band, _p_value(metric.target, band, cell["value"]))
@@ -314,7 +343,7 @@ def _control_cell(column: _Column) -> dict[str, Any]:
     }
 
 
-def _cell(metric: Metric, estimates: list[Estimate | None]) -> dict[str, Any]:
+def _cell(metric: Metric, estimates: list[Estimate | None], shared: str = "") -> dict[str, Any]:
     held = [estimate for estimate in estimates if estimate is not None]
     values = np.array([estimate.value for estimate in held])
     errors = [estimate.standard_error for estimate in held if estimate.standard_error is not None]
@@ -328,8 +357,10 @@ def _cell(metric: Metric, estimates: list[Estimate | None]) -> dict[str, Any]:
         "example_standard_error": float(np.sqrt(np.mean(np.square(errors)))) if len(errors) == len(held) else None,
         "per_seed": [None if estimate is None else estimate.value for estimate in estimates],
         "n": held[0].n,
-        "note": None,
+        "note": f"an interval needs several training seeds: {shared}" if shared else None,
     }
+    if shared:
+        return cell
     try:
         interval = statistics.mean_interval(values, LEVEL)
     except NotEnoughEvidence as missing:

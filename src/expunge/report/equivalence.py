@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from expunge import registry
+from expunge.metrics.table import shared_start
 
 LEVEL = 0.05
 Plain = dict[str, Any]
@@ -24,7 +25,7 @@ class Judged:
         margin: declared, in its unit.
         unit: "%", "nats" or "".
         difference: of the row from retraining; None where it was not measured.
-        low: lower end of the 90 % interval of the difference; None where only the upper end counts.
+        low: lower end of the 90 % interval of the difference; None for a distance to retraining, which fails above alone.
         high: upper end.
         shown: whether the difference is shown to be inside the margin.
         reason: why it is not; empty if it is.
@@ -53,12 +54,27 @@ def judge(record: Plain, row: Plain, name: str, margin: float) -> Judged:
     head = record["table"]["metrics"].get(name)
     cell = row["cells"].get(name)
     if head is None or cell is None:
-        reason = record["table"]["skipped"].get(name) or record["audits"].get("skipped", {}).get(name) or record["audits"].get("reason")
+        reason = _why_missing(record, row, name)
         return Judged(
             head["label"] if head else name, margin, "", None, None, None, False, f"not measured{f': {reason}' if reason else ''}"
         )
+    if shared := _shared(record["table"], row):
+        reason = f"an equivalence test needs several training seeds: {shared}"
+        return Judged(head["label"], margin, head["unit"], None, None, None, False, reason)
     differences, error = _pair(cell, head) if head["pair"] else _paired(record, row, name, cell)
-    return _tested(head, margin, differences, error, _resolution(name, cell), one_sided=head["pair"])
+    return _tested(head, margin, differences, error, _resolution(name, cell))
+
+
+def _why_missing(record: Plain, row: Plain, name: str) -> str | None:
+    reason = row.get("unmeasured", {}).get(name) or record["table"]["skipped"].get(name)
+    return reason or record["audits"].get("skipped", {}).get(name) or record["audits"].get("reason")
+
+
+def _shared(table: Plain, row: Plain) -> str:
+    """Return why the models of a row are no replicates; a record that does not count originals has a row of them."""
+    first = next((other for other in table["rows"] if other["role"] == "original"), None)
+    originals = table.get("originals", first["seeds"] if first else None)
+    return "" if originals is None or row["role"] == "retrained" else shared_start(originals, row["seeds"])
 
 
 def _resolution(name: str, cell: Plain) -> float:
@@ -91,7 +107,7 @@ def _pair(cell: Plain, head: Plain) -> tuple[np.ndarray, float]:
     return values - band["mean"], half * float(np.sqrt((2 / band["n"]) / (1 / len(values) + 2 / band["n"])))
 
 
-def _tested(head: Plain, margin: float, differences: np.ndarray, error: float, resolution: float, one_sided: bool) -> Judged:
+def _tested(head: Plain, margin: float, differences: np.ndarray, error: float, resolution: float) -> Judged:
     from scipy import stats
 
     label, unit, count = head["label"], head["unit"], len(differences)
@@ -100,9 +116,7 @@ def _tested(head: Plain, margin: float, differences: np.ndarray, error: float, r
     mean = float(differences.mean())
     spread = float(np.hypot(max(differences.std(ddof=1), resolution) / np.sqrt(count), error))
     half = float(stats.t.ppf(1 - LEVEL, count - 1)) * spread
-    low, high = None if one_sided else mean - half, mean + half
-    shown = high < margin and (low is None or low > -margin)
-    return Judged(label, margin, unit, mean, low, high, shown, "" if shown else _why(mean, low, high))
+    return _within(head, margin, mean, mean - half, mean + half)
 
 
 def _audit(head: Plain, cell: Plain | None, margin: float) -> Judged:
@@ -117,10 +131,14 @@ def _audit(head: Plain, cell: Plain | None, margin: float) -> Judged:
     ratio = float(stats.norm.ppf(1 - LEVEL) / stats.norm.ppf(0.975))
     difference = cell["value"] - head["null"]["mean"]
     reach = max(cell["interval"][1] - cell["value"], cell["value"] - cell["interval"][0])
-    low = None if head["target"] == "zero_up_to_band" else difference - ratio * reach
-    high = difference + ratio * reach
-    shown = high < margin and (low is None or low > -margin)
-    return Judged(label, margin, unit, difference, low, high, shown, "" if shown else _why(difference, low, high))
+    return _within(head, margin, difference, difference - ratio * reach, difference + ratio * reach)
+
+
+def _within(head: Plain, margin: float, difference: float, low: float, high: float) -> Judged:
+    """Return whether an interval lies inside a margin: a distance to retraining below it, and anything else on both sides of 0."""
+    lower = None if head["target"] == "zero_up_to_band" else low
+    shown = high < margin and (lower is None or lower > -margin)
+    return Judged(head["label"], margin, head["unit"], difference, lower, high, shown, "" if shown else _why(difference, lower, high))
 
 
 def _why(difference: float, low: float | None, high: float) -> str:

@@ -251,7 +251,12 @@ def _utility(record: dict[str, Any], row: dict[str, Any]) -> Entry:
 
 
 def _change(cell: dict[str, Any], reference: dict[str, Any]) -> tuple[float, float | None]:
-    """Return the mean difference to the retrained models of the same seeds, and half of its 95 % interval; the plain one without pairs."""
+    """Return the mean difference to the retrained models of the same seeds, and half of its 95 % interval; the plain one without pairs.
+
+    A row without intervals has none here either: its seeds share an original.
+    """
+    if cell["interval"] is None:
+        return cell["value"] - reference["value"], None
     pairs = [
         ours - theirs
         for ours, theirs in zip(cell["per_seed"], reference["per_seed"], strict=False)
@@ -267,7 +272,8 @@ def _change(cell: dict[str, Any], reference: dict[str, Any]) -> tuple[float, flo
 def _relearning(record: dict[str, Any], row: dict[str, Any]) -> Entry:
     reference = _row(record, "retrained")
     if RELEARNING not in row["cells"] or reference is None or RELEARNING not in reference["cells"]:
-        return _missing("relearning", record["table"]["skipped"].get(RELEARNING, "nobody trained the models on"))
+        reason = row.get("unmeasured", {}).get(RELEARNING) or record["table"]["skipped"].get(RELEARNING)
+        return _missing("relearning", reason or "nobody trained the models on")
     cell: dict[str, Any] = row["cells"][RELEARNING]
     other: dict[str, Any] = reference["cells"][RELEARNING]
     sentence = (

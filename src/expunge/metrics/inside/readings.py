@@ -1,9 +1,10 @@
-"""Features of a view as the probes take them."""
+"""What was found inside a model, as the metrics take it."""
 
 import numpy as np
 
 from expunge.metrics.view import View
 from expunge.representation.features import Reading, join
+from expunge.statistics import NotEnoughEvidence
 
 
 def names(*parts: str) -> tuple[str, ...]:
@@ -26,6 +27,17 @@ def taught(view: View) -> tuple[Reading, Reading]:
     """Return the few forget examples of each class that are shown, and the others."""
     forget, shown = reading(view, "forget"), np.asarray(view.inspected("taught"))
     return forget.take(shown), forget.take(~shown)
+
+
+def returned(view: View) -> tuple[np.ndarray, int]:
+    """Return forget accuracy before and after each epoch of training on retain examples alone, 0 to 1, and over how many examples it is.
+
+    Raises:
+        NotEnoughEvidence: that training diverged, so that nobody knows what it would have brought back.
+    """
+    if not view.inspected("retain_only_finite"):
+        raise NotEnoughEvidence("not measurable: training on retain examples alone diverged")
+    return np.asarray(view.inspected("retain_only")), len(view.inspected("retain_only_rows"))
 
 
 def whole_classes(view: View) -> bool:

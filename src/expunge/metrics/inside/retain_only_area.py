@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from expunge.metrics.inside.readings import returned
 from expunge.metrics.metric import Estimate, Metric, Target, Tier
 from expunge.metrics.view import View
 from expunge.representation.relearn import Curve, area_between
@@ -26,14 +27,18 @@ class RetainOnlyArea(Metric):
     limits: ClassVar[tuple[float, float] | None] = (0, 100)
     counts: ClassVar[bool] = True
     tier: ClassVar[Tier] = "standard"
-    inspection: ClassVar[tuple[str, ...]] = ("retain_only", "retain_only_rows")
+    inspection: ClassVar[tuple[str, ...]] = ("retain_only", "retain_only_rows", "retain_only_finite")
     source: ClassVar[str] = "Siddiqui et al., arXiv 2505.22310; the area over the epochs is ours"
     above: ClassVar[str] = "with further training the forget set is known better than by a retrained model"
     below: ClassVar[str] = "with further training the forget set is known worse than by a retrained model (over-unlearned)"
 
     def measure(self, view: View) -> Estimate:
-        """Return the trapezoidal mean of the curve."""
-        curve = np.asarray(view.inspected("retain_only"))
+        """Return the trapezoidal mean of the curve.
+
+        Raises:
+            NotEnoughEvidence: the training diverged.
+        """
+        curve, size = returned(view)
         epochs = np.arange(len(curve))
         area = area_between(Curve(epochs, curve), Curve(epochs, np.zeros(len(curve))))
-        return Estimate(100 * area, None, len(view.inspected("retain_only_rows")))
+        return Estimate(100 * area, None, size)

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from expunge.metrics.inside.readings import returned
 from expunge.metrics.metric import Estimate, Metric, Target
 from expunge.metrics.view import View
 
@@ -27,13 +28,17 @@ class RetainOnlyRelearning(Metric):
     parts: ClassVar[tuple[str, ...]] = ("forget",)
     counts: ClassVar[bool] = True
     limits: ClassVar[tuple[float, float] | None] = (-100, 100)
-    inspection: ClassVar[tuple[str, ...]] = ("retain_only", "retain_only_rows")
+    inspection: ClassVar[tuple[str, ...]] = ("retain_only", "retain_only_rows", "retain_only_finite")
     source: ClassVar[str] = "Siddiqui et al., arXiv 2505.22310 (retain-only fine-tuning restores forget accuracy)"
     deviations: ClassVar[tuple[str, ...]] = ("one epoch of SGD at 0.01 without augmentation; the gain over the start, not the level",)
     above: ClassVar[str] = "forgotten knowledge comes back faster than in a retrained model"
     below: ClassVar[str] = "forget accuracy falls where a retrained model's would not"
 
     def measure(self, view: View) -> Estimate:
-        """Return accuracy after the first epoch minus accuracy before it, in points."""
-        curve = view.inspected("retain_only")
-        return Estimate(100 * float(curve[1] - curve[0]), None, len(view.inspected("retain_only_rows")))
+        """Return accuracy after the first epoch minus accuracy before it, in points.
+
+        Raises:
+            NotEnoughEvidence: the training diverged.
+        """
+        curve, size = returned(view)
+        return Estimate(100 * float(curve[1] - curve[0]), None, size)
