@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from expunge import config
 from expunge.config import Component
 from expunge.data.examples import Examples, duplicates, stream_of
+from expunge.data.joined import joined
 from expunge.data.split import compared_classes
 from expunge.engine import run as engine
 from expunge.engine.context import Context
+from expunge.engine.method import Addon, Method
 from expunge.engine.stream import Stream, scoring_size
 from expunge.errors import BadInput, nearest
 from expunge.metrics.metric import Tier
@@ -90,6 +92,9 @@ def unlearn(
     """
     target = _device(model, device)
     _check_seed(seed)
+    for where, called in (("report", report), ("initialise", initialise)):
+        if called is not None and not callable(called):
+            raise BadInput(where, f"expected a function, got {called!r}.")
     work = copy.deepcopy(model).to(target)
     _check_weights(work)
     streams = {
@@ -104,7 +109,7 @@ def unlearn(
     chosen = _component("methods", method, "method", hyperparameters, found)
     if isinstance(addons, str | Mapping | Component):
         raise BadInput("addons", f"expected a list, got {addons!r}.", "Write addons=[...].")
-    extra = [_component("addons", addon, f"addons.{_name_of(addon)}") for addon in addons]
+    extra = [_component("addons", addon, f"addons.{_name_of(addon)}") for addon in addons or ()]
     trackers = _trackers(track)
     artefacts = [name for name, value in (("recipe", recipe), ("oracle", oracle)) if value is not None]
     engine.check(chosen, extra, kind=found, streams=tuple(streams), artefacts=artefacts)
@@ -119,7 +124,7 @@ def unlearn(
     with followed(trackers, "unlearn", chosen.name, {**record, "device": target.type}, report) as call:
         context = Context(
             work,
-            streams,
+            joined(streams),
             needs=set(chosen.needs).union(*(addon.needs for addon in extra)),
             seed=seed,
             num_classes=num_classes,
@@ -205,7 +210,8 @@ def evaluate(
     Every model sees every example exactly once.
 
     Args:
-        original: models before unlearning, one for each training seed.
+        original: models before unlearning, one for each training seed; or one, from which all unlearned models come. Those are no
+            replicates: their mean is judged like one model, without an interval or audits.
         unlearned: row name -> models, one for each seed, in the same order.
         retrained: models trained without the forget set, in the same order. A band needs at least two, and three for metrics of a pair of
             models; with an empty list there are no gaps.
@@ -241,7 +247,7 @@ def evaluate(
     found, classes = _kind_of(streams, kind)
     labels = {name: stream.labels.numpy() for name, stream in streams.items()}
 
-    duplicates(streams)
+    copies = duplicates(streams)
 
     def view(model: nn.Module) -> View | table.Failure:
         logits = {name: _logits(model.to(device), stream, batch_size) for name, stream in streams.items()}
@@ -257,9 +263,14 @@ def evaluate(
     for number, found_view in enumerate(reference):
         if isinstance(found_view, table.Failure):
             raise BadInput(f"retrained.{number}", f"{found_view.reason}.", "Train it again; there is nothing to compare with.")
+    if all(isinstance(one, table.Failure) for one in start):
+        raise BadInput("original", f"{start[0].reason}.", "Give the model as it was before unlearning.")
     result = table.evaluate(start, reference, rows, table.default_metrics(found, tier=tier), found)
     seen = {"original": start, "retrained": reference, **rows}
-    result["audits"] = audits.judge(seen, result["seeds"], audits.chosen(tier), kind=found)
+    result["duplicates"] = copies
+    shared = table.shared_start(result["originals"], result["seeds"])
+    no_law = {"reason": f"{shared}, so that no law over training seeds is seen."}
+    result["audits"] = no_law if shared else audits.judge(seen, result["seeds"], audits.chosen(tier), kind=found)
     return result
 
 
@@ -366,9 +377,9 @@ def _outputs(model: nn.Module, stream: Stream, where: str = "model") -> int:
             logits = model(batch.x)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise BadInput(
-            where, f"cannot take {stream.name} inputs of shape {list(batch.x.shape[1:])}: {reason}.", "Mend the inputs or the model."
-        ) from error
+        single = all(value.dtype == torch.float32 for value in model.parameters())
+        remedy = "Mend the inputs or the model." if single else "Inputs come in float32: give model.float(), or cast in its forward."
+        raise BadInput(where, f"cannot take {stream.name} inputs of shape {list(batch.x.shape[1:])}: {reason}.", remedy) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(batch):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise BadInput(where, f"expected logits of shape [B, C], got {found}.", "Wrap the model so that it returns logits only.")
@@ -426,17 +437,28 @@ def _kind_of(streams: Mapping[str, Stream], kind: str | None) -> tuple[str, tupl
     return kind, tuple(sorted(whole)) if kind == "class" else ()
 
 
-def _trackers(track: Choice | Sequence[Choice]) -> tuple[Any, ...]:
-    chosen: Sequence[Choice] = [track] if isinstance(track, str | Mapping | Component) else track
+def _trackers(track: Choice | Sequence[Choice] | None) -> tuple[Any, ...]:
+    chosen: Sequence[Choice] = [track] if isinstance(track, str | Mapping | Component) else track or ()
     return tuple(_component("trackers", one, f"track.{_name_of(one)}") for one in chosen)
 
 
-def _name_of(choice: Choice) -> str:
+def _name_of(choice: Any) -> str:
+    if not isinstance(choice, str | Component | Mapping):
+        return getattr(choice, "__name__", type(choice).__name__)
     return choice if isinstance(choice, str) else choice.name if isinstance(choice, Component) else str(choice.get("name", ""))
 
 
+_VERBS: dict[str, type[Component]] = {"methods": Method, "addons": Addon}
+
+
 def _component(kind: str, choice: Choice, where: str, fields: Mapping[str, Any] | None = None, request: str = "") -> Any:
+    if isinstance(choice, type) and issubclass(choice, Component):
+        raise BadInput(where, f"got the class {choice.__name__}.", f"Write {choice.__name__}(), or its name.")
+    if not isinstance(choice, str | Component | Mapping):
+        raise BadInput(where, f"got {choice!r}.", "Give a name, a mapping with a name and fields, or a component.")
     if isinstance(choice, Component):
+        if not isinstance(choice, _VERBS.get(kind, Component)):
+            raise BadInput(where, f"got {choice.name or type(choice).__name__}, which is of another kind.", f"See `expunge list {kind}`.")
         return choice.but(**fields) if fields else choice
     values = {"name": choice} if isinstance(choice, str) else dict(choice)
     return config.build(kind, {**values, **(fields or {})}, where, config.scenario_defaults(values, request))

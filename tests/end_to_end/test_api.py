@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, SubsetR
 
 import expunge
 from conftest import CLASSES, SIZE, SOURCE, make_net, split, trained_net
+from expunge.addons.sam import Sam
 from expunge.errors import BadInput, Diverged, NotApplicable
 from expunge.tracking.json_lines import JsonLines
 from expunge.tracking.reading import series
@@ -195,6 +196,15 @@ def test_train_and_evaluate(tmp_path):
     assert "8 models on each side" in table["audits"]["skipped"]["set_classifier"]
 
 
+def test_models_unlearned_from_one_original_are_not_audited_as_if_they_were_of_many_seeds():
+    data, oracles = pairs("random"), [make_net(seed) for seed in range(10)]
+    given = {"forget": data["forget"], "retain": data["retain"], "test": (X[SIZE:], Y[SIZE:])}
+    unlearned = {"other": [make_net(20 + seed) for seed in range(5)]}
+    table = expunge.evaluate(make_net(99), unlearned, retrained=oracles, **given)
+    assert table["originals"] == 1 and table["audits"]["reason"].startswith("all rows start from one original")
+    assert table["rows"][2]["cells"]["loss_auc"]["interval"] is None
+
+
 def test_catalogue_lists_what_the_registry_has():
     from expunge import registry
 
@@ -253,6 +263,11 @@ def test_a_loader_gives_what_it_yields():
         ({"seed": -1}, "seed: expected an integer of at least 0"),
         ({"addons": "sam"}, "addons: expected a list, got 'sam'"),
         ({"addons": ["lora", "lora"]}, "addons=lora: is named more than once"),
+        ({"addons": [Sam]}, r"addons.Sam: got the class Sam. Write Sam\(\)"),
+        ({"addons": [5]}, "addons.int: got 5. Give a name"),
+        ({"method": None}, "method: got None. Give a name"),
+        ({"method": Sam()}, "method: got sam, which is of another kind"),
+        ({"report": 5}, "report: expected a function, got 5"),
     ],
 )
 def test_mistakes_in_data_and_choices_are_named(change, message):
@@ -261,10 +276,24 @@ def test_mistakes_in_data_and_choices_are_named(change, message):
         expunge.unlearn(trained_net(), **{"method": "salun", "forget": data["forget"], "retain": data["retain"], **change})
 
 
+def test_nothing_to_prune_is_said_in_words():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(X[0].numel(), CLASSES))
+    data = pairs("random")
+    for method, addons in (("finetune", ["prune"]), ("gradient_ascent_pruned", None), ("interleaved_pruning", ())):
+        with pytest.raises(BadInput, match="has no weights to prune"):
+            expunge.unlearn(model, method, forget=data["forget"], retain=data["retain"], addons=addons)
+
+
 def test_a_single_output_is_refused():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(X[0].numel(), 1))
     with pytest.raises(BadInput, match="model: has a single output, and needs one for each class"):
         expunge.unlearn(model, "finetune", forget=(X[:4], Y[:4] * 0), retain=(X[4:9], Y[4:9] * 0))
+
+
+def unfit():
+    net = make_net(0)
+    net[7].weight.data.fill_(float("nan"))
+    return net
 
 
 class Wider(torch.nn.Sequential):
@@ -281,6 +310,7 @@ class Wider(torch.nn.Sequential):
         ({"retrained": [Wider()] * 2}, f"retrained: a model has {CLASSES + 3} outputs, the original {CLASSES}"),
         ({"original": []}, "original: there is no model"),
         ({"original": None}, "original: got NoneType"),
+        ({"original": unfit()}, "original: its outputs are not finite"),
         ({"original": [make_net(0), Wider()], "unlearned": {}}, "original: a model has"),
         ({"unlearned": make_net(0)}, "unlearned: expected a mapping, got Sequential"),
         ({"unlearned": {"a": expunge.Unlearned(make_net(0), {})}}, r"unlearned.a: got Unlearned. Give its .model"),
