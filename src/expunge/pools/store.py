@@ -272,7 +272,7 @@ def _finished(folder: Path) -> Run | None:
         raise runs.unreadable(folder, error) from None
     try:
         run = Run(folder, runs.read_json(folder / "record.json"))
-        if not {"cost", "identity", "weights"} <= run.record.keys():
+        if not {"cost", "identity", "weights"} <= set(run.record):
             return None
         outputs = [run.logits(), run.triggered()] if run.status == "ok" else []
         complete = checkpoint.is_whole(folder / weights_name(run.status)) and all(found is None or len(found) for found in outputs)
