@@ -123,6 +123,7 @@ def loaded(request, tmp_path, monkeypatch):
     return lambda **more: build(name, **fields, **more).load()
 
 
+@pytest.mark.filterwarnings("ignore:data. no training example is of classes")
 def test_promises_of_every_data_set(loaded):
     data = loaded()
     assert data.name and data.num_classes == len(data.class_names) >= 2
@@ -137,6 +138,7 @@ def test_promises_of_every_data_set(loaded):
     assert loaded().fingerprint == data.fingerprint
 
 
+@pytest.mark.filterwarnings("ignore:data. no training example is of classes")
 def test_limits_take_the_first_examples_and_change_the_fingerprint(loaded):
     whole, part = loaded(), loaded(train_limit=4, test_limit=2)
     assert (part.train_size, len(part.test_index)) == (4, 2)
@@ -373,6 +375,27 @@ def test_arrays_that_do_not_fit_together_are_refused():
         from_tensors(x, y, x, y, class_names=("a", "b"))
     with pytest.raises(BadInput, match="only uint8 pictures are augmented"):
         from_tensors(x / 255, y, x / 255, y, augmentation=Augmentation())
+
+
+def test_data_of_one_class_is_refused():
+    x, y = pixels(6, 3, 8, 8), np.arange(6) % 2
+    for names in (None, ("cat", "dog")):
+        with pytest.raises(BadInput, match=r"one class only \((0|cat)\); at least two are needed"):
+            from_tensors(x, y * 0, x, y * 0, class_names=names)
+    with pytest.raises(BadInput, match=r"one class only \(1\).*where data.train_limit is given, raise it"):
+        build("digits", train_limit=1).load()
+
+
+def test_classes_in_the_test_part_alone_are_refused_or_said(tmp_path):
+    x, y = pixels(6, 3, 8, 8), np.arange(6) % 3
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y + 1)
+    for limits in ({}, {"train_limit": 3, "test_limit": 1}):
+        with pytest.raises(BadInput, match="the test part holds labels that no training example has: 3.*Leave these test examples out"):
+            build("tensors", file=tmp_path / "own.npz", **limits).load()
+    with pytest.warns(UserWarning, match="no training example is of classes in the test part: dog. No model can learn them"):
+        from_tensors(x, y, x, y + 1, class_names=("ant", "bee", "cat", "dog"))
+    with pytest.warns(UserWarning, match="0, 3, 4, 5, 6 and 3 more"):
+        build("digits", train_limit=2, test_limit=100).load()
 
 
 def test_fingerprint_changes_with_one_pixel_and_with_one_label():

@@ -213,3 +213,34 @@ def test_a_request_that_was_withdrawn_is_not_silently_left_out_when_it_comes_aga
     (tmp_path / "again.csv").write_text("ticket,id\nT-2,9\n")
     with pytest.raises(BadInput, match="T-2.*Give another name"):
         listing.change(ledger.path, tmp_path / "again.csv", "", None)
+
+
+@pytest.mark.parametrize("text", ["id\n3\n4\n", "ticket,id\nT-1,3", '{\n"a": 1\n}\n', "[1, 2]\n", "garbage", "3"])
+@pytest.mark.parametrize("act", ["show", "add", "withdraw", "receive", "serve"])
+def test_a_file_that_is_no_ledger_is_refused_and_left_as_it_was(tmp_path, text, act):
+    path, asked = tmp_path / "user.csv", tmp_path / "asked.csv"
+    path.write_text(text)
+    asked.write_text("id\n7\n")
+    acts = {
+        "show": lambda: listing.table(path),
+        "add": lambda: listing.change(path, asked, "", None),
+        "withdraw": lambda: listing.change(path, None, "", "T-1"),
+        "receive": lambda: Ledger(path).receive("T-1", [3]),
+        "serve": lambda: listing.serve(path, None, ["data=digits"], print, "fresh", None),
+    }
+    with pytest.raises(BadInput, match="no whole line of a ledger: it is another file"):
+        acts[act]()
+    assert path.read_text() == text
+
+
+def test_a_ledger_whose_first_line_was_never_finished_goes_on(ledger):
+    first = ledger.path.read_bytes().splitlines()[0]
+    for cut in (1, 5, 23, 40, len(first) - 2):
+        for torn in (first[:cut], first[:cut] + b"\n" + first[: cut + 1]):
+            ledger.path.write_bytes(torn)
+            assert ledger.entries() == [] and ledger.unfinished == torn.count(b"\n") + 1
+            listing.change(ledger.path, None, "", None)
+            ledger.receive("T-9", [7])
+            assert list(ledger.requests()) == ["T-9"]
+    ledger.path.write_bytes(b"")
+    assert ledger.entries() == []

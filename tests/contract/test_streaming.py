@@ -277,7 +277,7 @@ def test_wrong_shards_are_named(tmp_path):
 
     with pytest.raises(BadInput, match=r"holds no \*train\*.tar"):
         load()
-    layouts.write_shard(tmp_path / "train-0.tar", [("a", layouts.encoded(0, "JPEG"), "0")])
+    layouts.write_shard(tmp_path / "train-0.tar", [("a", layouts.encoded(0, "JPEG"), "0"), ("b", layouts.encoded(2, "JPEG"), "1")])
     with pytest.raises(BadInput, match=r"holds no \*test\*.tar or \*val\*.tar"):
         load()
     with pytest.raises(BadInput, match="holds both training and test samples"):
@@ -292,7 +292,7 @@ def test_wrong_shards_are_named(tmp_path):
     with pytest.raises(BadInput, match="'a' is there twice"):
         load()
     layouts.write_shard(tmp_path / "test-0.tar", [("a", layouts.encoded(1, "JPEG"), "1")])
-    assert list(load().keys) == ["train-0/a", "test-0/a"]
+    assert list(load().keys) == ["train-0/a", "train-0/b", "test-0/a"]
     with pytest.raises(BadInput, match="the sample 'a' has no label"):
         load(label="json:label")
 

@@ -10,13 +10,15 @@ import shutil
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from expunge import cli, config
 from expunge.data.split import Split
-from expunge.errors import BadInput
+from expunge.errors import BadInput, RunFailed
+from expunge.pools import stages
 from expunge.report import drift as drawn
 from expunge.report import html
 from expunge.requests import drift, record, serve, verify
@@ -396,7 +398,7 @@ def test_a_mistyped_file_is_no_finding_and_an_empty_one_no_ledger(served, tmp_pa
     assert call("verify", str(tmp_path)) == 2 and "--write=REQUEST" in capsys.readouterr().err
     for content in ("", "garbage"):
         (tmp_path / "empty.jsonl").write_text(content)
-        assert call("verify", str(tmp_path / "empty.jsonl")) == 1 and "✕ ledger: holds no whole line" in capsys.readouterr().out
+        assert call("verify", str(tmp_path / "empty.jsonl")) == 1 and "holds no whole line" in capsys.readouterr().out
 
 
 def test_a_request_for_what_is_not_there_names_itself(tmp_path, capsys):
@@ -407,6 +409,38 @@ def test_a_request_for_what_is_not_there_names_itself(tmp_path, capsys):
     assert call("serve", *words) == 2
     said = capsys.readouterr().err
     assert "request T-404" in said and "99999" in said and "--withdraw=T-404" in said
+
+
+def test_no_request_is_served_before_all_of_them_are_known_to_fit(tmp_path, capsys):
+    path = tmp_path / "ledger.jsonl"
+    for name, keys in (("T-17", [3]), ("T-18", [77]), ("T-20", [5, 99999]), ("T-21", [88888])):
+        Ledger(path).receive(name, keys)
+    words = [*SMALL, "train.epochs=1", "method=finetune", "method.epochs=1", f"out={tmp_path / 'runs'}", f"--ledger={path}"]
+    assert call("serve", *words) == 2
+    out, err = capsys.readouterr()
+    assert "request T-20" in err and "99999" in err and "--withdraw=T-20" in err and not out
+    assert [known.status for known in Ledger(path).requests().values()] == ["waiting"] * 4 and not (tmp_path / "runs").exists()
+
+
+def test_what_was_served_is_said_as_it_happens_also_before_an_error(tmp_path, capsys, monkeypatch):
+    path, said = tmp_path / "ledger.jsonl", []
+    for name, keys in (("T-17", [3]), ("T-18", [77]), ("T-19", [5])):
+        Ledger(path).receive(name, keys)
+    unlearn = stages.unlearn
+
+    def failing(work, start, seed, name, *arguments, **more):
+        said.append(capsys.readouterr().out)
+        if name == "T-19":
+            raise RunFailed("no room")
+        return unlearn(work, start, seed, name, *arguments, **more)
+
+    monkeypatch.setattr(stages, "unlearn", failing)
+    words = [*SMALL, "train.epochs=1", "method=finetune", "method.epochs=1", f"out={tmp_path / 'runs'}", f"--ledger={path}"]
+    assert call("serve", *words) == 1
+    out, err = capsys.readouterr()
+    assert not said[0] and said[1].startswith("T-17: 1 examples, weights ") and said[2].startswith("T-18: ") and "no room" in err
+    assert all(Path(line.split(", record ")[1].strip()).is_file() for line in said[1:])
+    assert out.splitlines() == [f"last line of the ledger: {Ledger(path).head}"]
 
 
 def test_a_request_that_diverges_is_marked_and_tried_again(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Verbs about deletion requests."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,9 +38,14 @@ def serve(
     """Serve the waiting requests of a ledger one after another, with an audit record for each."""
     from expunge.requests import listing
 
+    out = sys.stdout
+
+    def say(line: str) -> None:
+        """Print past the live display, which would take what is for a file to the terminal."""
+        print(line, file=None if out.isatty() else out, flush=True)
+
     with make_progress() as progress:
-        lines = listing.serve(ledger, *words_of(words), progress.report, splits, evidence)
-    print_lines(lines)
+        listing.serve(ledger, *words_of(words), progress.report, splits, evidence, say)
 
 
 @app.command(rich_help_panel=REQUESTS)

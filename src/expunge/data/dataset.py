@@ -1,7 +1,9 @@
 """A data set: training and test examples behind one index, with what a model must know about them."""
 
 import hashlib
+import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -16,6 +18,10 @@ from expunge.data.names import Names
 from expunge.data.source import LoaderSource, TensorSource
 from expunge.errors import BadInput
 
+NO_MODEL = "No model can learn them, and every accuracy on test examples counts them."
+"""Why classes in the test part alone are no good."""
+SHOWN = 5
+"""Classes that an error names before the rest is counted."""
 MOST_CLASSES = 100_000
 """Classes without names that may be more than there are examples."""
 
@@ -128,11 +134,21 @@ def limited(arrays: Arrays, train_limit: int | None, test_limit: int | None) -> 
     """Return the first examples of each part.
 
     Raises:
-        BadInput: a limit above the number of examples.
+        BadInput: a limit above the number of examples, or test examples of classes without any training example, whatever the limits.
     """
+    _check_trained(arrays.y_train, arrays.y_test)
     x_train, y_train = _first("train_limit", train_limit, arrays.x_train, arrays.y_train)
     x_test, y_test = _first("test_limit", test_limit, arrays.x_test, arrays.y_test)
     return Arrays(x_train, y_train, x_test, y_test)
+
+
+def _check_trained(trained: Tensor, tested: Tensor) -> None:
+    """Refuse test labels ``[T]`` that no training label ``[N]`` equals; labels that are none are refused where they are read."""
+    if trained.dim() != 1 or tested.dim() != 1 or not len(trained) or trained.is_floating_point() or tested.is_floating_point():
+        return
+    if alone := _tested_alone(trained, tested):
+        found = f"the test part holds labels that no training example has: {_shown(alone)}. {NO_MODEL}"
+        raise BadInput("data", found, "Leave these test examples out, or add training examples.")
 
 
 def _first(field: str, limit: int | None, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,12 +261,16 @@ def from_source(
     """Return data whose first ``train_size`` examples are for training; moments and fingerprint are measured where they can be.
 
     Raises:
-        BadInput: a label beyond the class names, or moments of another length than there are channels.
+        BadInput: a label beyond the class names, one class only, or moments of another length than there are channels.
     """
     needed = int(source.labels.max()) + 1
     class_names = class_names or numbered(needed - 1, len(source.labels), "data.y")
     if needed > len(class_names):
         raise BadInput("data", f"found the label {needed - 1}, but there are {len(class_names)} class names.")
+    _check_several(source.labels[:train_size], class_names)
+    if alone := _tested_alone(source.labels[:train_size], source.labels[train_size:]):
+        names = _shown([class_names[label] for label in alone])
+        warnings.warn(f"data: no training example is of classes in the test part: {names}. {NO_MODEL}", stacklevel=2)
     if mean is None or std is None:
         if not isinstance(source, TensorSource):
             raise BadInput("data.mean", "streamed data needs the mean and standard deviation of its channels.")
@@ -260,6 +280,26 @@ def from_source(
     if fingerprint is None:
         fingerprint = source.fingerprint() if isinstance(source, TensorSource) else _label_fingerprint(source)
     return Data(name, source, train_size, tuple(class_names), tuple(mean), tuple(std), source.input_shape, fingerprint)
+
+
+def _check_several(labels: Tensor, class_names: tuple[str, ...]) -> None:
+    """Refuse training labels ``[N]`` with nothing to tell apart: every model would be right, before and after."""
+    found = labels.unique().tolist()
+    if len(found) < 2:
+        only = (
+            f"the training part holds one class only ({class_names[found[0]]}); at least two are needed." if found else "holds no labels."
+        )
+        raise BadInput("data", only, "Add training examples of another class; where data.train_limit is given, raise it.")
+
+
+def _tested_alone(trained: Tensor, tested: Tensor) -> list[int]:
+    """Return the labels of test examples that no training example has, ascending."""
+    found = tested.unique()
+    return found[~torch.isin(found, trained)].tolist()
+
+
+def _shown(names: Sequence[Any]) -> str:
+    return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def numbered(largest: int, examples: int, where: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,8 @@ STATUS = {"received": "waiting", "started": "started", "served": "served", "fail
 HASH = re.compile(r"[0-9a-f]{64}")
 CLOSED = re.compile(rb'"hash": "[0-9a-f]{64}"}$')
 """How a line that was written to its end ends."""
+OPENING = b'{"number": 0, "time": "'
+"""How the first line of every ledger begins."""
 COLUMNS = ("request", "ticket")
 """Of a CSV file with several requests: the one that names them."""
 
@@ -85,15 +87,17 @@ class Ledger:
 
     Attributes:
         path: of the file.
+        heard: is given each line that is added here, once it is on the disk; None for nobody.
     """
 
     path: Path
+    heard: Callable[[Entry], None] | None = field(default=None, compare=False)
 
     def entries(self) -> list[Entry]:
         """Return all lines in order.
 
         Raises:
-            BadInput: the file cannot be read, or a line does not fit the one before: it was changed, taken out or put in.
+            BadInput: the file cannot be read or is no ledger, or a line does not fit the one before: it was changed, taken out or put in.
         """
         return self._read()[0]
 
@@ -194,6 +198,8 @@ class Ledger:
             }
             entry = Entry(line["number"], line["time"], event, request, dict(facts), hash_tree(line))
             self._write(json.dumps({**line, "hash": entry.hash}, allow_nan=False))
+        if self.heard is not None:
+            self.heard(entry)
         return entry
 
     def _write(self, line: str) -> None:
@@ -226,7 +232,16 @@ class Ledger:
                 torn += 1
             elif raw:
                 found.append(_checked(held, found[-1].hash if found else START, f"{self.path}, line {place}"))
+        if not found and not all(map(_is_begun, filter(None, lines))):
+            raise BadInput(
+                str(self.path), "holds no whole line of a ledger: it is another file.", "Give the ledger, or a new name for one."
+            )
         return found, torn
+
+
+def _is_begun(raw: bytes) -> bool:
+    """Return whether a line without an end can be the first of a ledger, whose process was killed while it wrote."""
+    return raw.startswith(OPENING) or OPENING.startswith(raw)
 
 
 def _parsed(raw: bytes) -> Any:

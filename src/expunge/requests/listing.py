@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from expunge import config
 from expunge.errors import BadInput, nearest
+from expunge.pools.addresses import is_address
 from expunge.requests import ledger as ledgers
-from expunge.requests.ledger import Known, Ledger
+from expunge.requests.ledger import Entry, Known, Ledger
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from expunge.requests.serve import Served
 
 SHOWN = 8
 """Keys of a request that are listed before the rest is counted."""
@@ -22,16 +21,16 @@ def change(file: Path, add: Path | None, by: str, withdraw: str | None) -> None:
     """Add the requests of a file, and withdraw one.
 
     Raises:
-        BadInput: wrong input, or no ledger and nothing to begin one with.
+        BadInput: wrong input, a file that is no ledger, or no ledger and nothing to begin one with.
     """
     if add is None and not file.is_file():
         raise BadInput(str(file), "there is no ledger.", f"Begin one with `expunge ledger {file} --add=REQUESTS.csv`.")
     ledger = Ledger(file)
+    there = {known.name: list(known.keys) for known in ledger.requests().values() if known.status != "withdrawn"}
     if add is not None:
         found = ledgers.read_requests(add)
         if not found:
             raise BadInput(str(add), "holds no request.", "Write one line for each example.")
-        there = {known.name: list(known.keys) for known in ledger.requests().values() if known.status != "withdrawn"}
         found = {name: keys for name, keys in found.items() if there.get(name) != sorted(set(keys))}  # a killed command is typed again
         ledger.check_all(found)
         for name, keys in found.items():
@@ -80,24 +79,75 @@ def _row(known: Known) -> list[str]:
 
 
 def serve(
-    file: Path, settings: Path | None, words: list[str], report: Callable[[dict[str, Any]], None], splits: str, evidence: Path | None
-) -> list[str]:
-    """Serve the waiting requests, and return what to print."""
+    file: Path,
+    settings: Path | None,
+    words: list[str],
+    report: Callable[[dict[str, Any]], None],
+    splits: str,
+    evidence: Path | None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve the waiting requests; each is said when it is served, and the last line of the ledger even if an error follows.
+
+    Raises:
+        BadInput: no ledger, a waiting request that cannot be served, before any is, or see `expunge.requests.serve.serve`.
+        RunFailed: likewise.
+    """
     from expunge.requests import serve as served
 
     if splits not in ("fresh", "cumulative"):
         raise BadInput("--splits", f"got {splits!r}.", nearest(splits, ("fresh", "cumulative")))
     if not file.is_file():
         raise BadInput(str(file), "there is no ledger.", f"Begin one with `expunge ledger {file} --add=REQUESTS.csv`.")
-    ledger = Ledger(file)
-    done = served.serve(ledger, config.read(settings, words), report, splits, evidence)  # type: ignore[arg-type]
-    return [*map(_served, done), f"last line of the ledger: {ledger.head}"]
+    ledger = Ledger(file, lambda entry: say(_served(entry, file)) if entry.event == "served" else None)
+    before, tree = ledger.head, config.read(settings, words)
+    _check_waiting(ledger, tree)
+    try:
+        served.serve(ledger, tree, report, splits, evidence)  # type: ignore[arg-type]
+    finally:
+        if ledger.head != before:
+            say(f"last line of the ledger: {ledger.head}")
 
 
-def _served(one: "Served") -> str:
-    weights = one.record["weights"]
-    became = f"weights {weights['before'][:12]} became {weights['after'][:12]}"
-    return f"{one.request}: {one.record['deleted']['count']} examples, {became}, record {one.folder / 'audit.json'}"
+def _check_waiting(ledger: Ledger, tree: dict[str, Any]) -> None:
+    """Refuse waiting requests that do not fit the data, by name, before the first is served.
+
+    Raises:
+        BadInput: an example is not there, or is not trained on, or nothing would be left.
+    """
+    done, waiting = ledger.served(), [known for known in ledger.requests().values() if known.status in ("waiting", "started", "failed")]
+    if not waiting or tree.get("forget") is not None or is_address(tree.get("out") or ""):
+        return  # which is refused in words of its own
+    if _misfit(tree, [*done, *waiting]) is None:
+        return
+    for number, known in enumerate(waiting, 1):
+        error = _misfit(tree, [*done, *waiting[:number]])
+        if error is not None:
+            remedy = f"{error.remedy} Or take the request back: `expunge ledger {ledger.path} --withdraw={known.name}`."
+            raise BadInput(f"request {known.name}", f"{error.where}: {error.problem}", remedy.strip())
+
+
+def _misfit(tree: dict[str, Any], requests: list[Known]) -> BadInput | None:
+    """Return why the examples of some requests cannot be forgotten together; None if they can."""
+    from expunge.pools.workplace import Workplace
+
+    keys = sorted(key for known in requests for key in known.keys)
+    try:
+        Workplace(config.resolve({**tree, "forget": {"name": "ids", "ids": keys}})).split  # noqa: B018 - made when it is first read
+    except BadInput as error:
+        if not error.where.startswith("forget"):
+            raise
+        return error
+    return None
+
+
+def _served(entry: Entry, file: Path) -> str:
+    from expunge.requests import record
+
+    folder = file.parent / entry.facts["folder"]
+    held = record.read(folder)
+    became = f"weights {held['weights']['before'][:12]} became {held['weights']['after'][:12]}"
+    return f"{entry.request}: {held['deleted']['count']} examples, {became}, record {folder / record.NAME}"
 
 
 def verify(folder: Path, ledger: Path | None, data: bool, write: str | None, head: str | None = None) -> tuple[list[str], bool]:

@@ -72,12 +72,14 @@ class Found:
         study: its trials.
         best: the best trial; None if there is none.
         reason: why there is none.
+        kept: the record of an earlier call with larger limits, which stays as it is; None where this call writes its own.
     """
 
     search: Search
     study: Study
     best: Trial | None
     reason: str = ""
+    kept: Tree | None = None
 
     @property
     def default(self) -> Trial | None:
@@ -331,6 +333,8 @@ def _one_thread(here: Workplace) -> None:
 
 
 def _found(search: Search, study: Study) -> Found:
+    if (kept := _larger(study)) is not None:
+        return Found(search, study, None if kept["best"] is None else Trial(**kept["best"]), kept["failure"], kept)
     best = study.best()
     if best is not None:
         return Found(search, study, best)
@@ -341,6 +345,20 @@ def _found(search: Search, study: Study) -> Found:
     else:
         reason = f"no trial of {len(counted)} gave a model" + (f": {first.reason}" if first else ".")
     return Found(search, study, None, reason)
+
+
+def _larger(study: Study) -> Tree | None:
+    """Return the record of an earlier call that counted more trials than the limits of this one allow; None if there is none.
+
+    What that call found was paid for, and may be in use under its name: a smaller limit replaces nothing.
+    """
+    path = study.folder / "record.json"
+    held = runs.read_json(path) if path.is_file() else None
+    if held is None or held["trials"] <= len(study.counted()):
+        return None
+    if held["best"] is not None and not (study.folder / "best.yaml").is_file():
+        return None
+    return held if held["budget"] > study.budget or held["trials"] > study.asked.trials else None
 
 
 def tuned_of(found: Found, asked: Tune) -> dict[str, Any]:
@@ -361,9 +379,11 @@ def tuned_of(found: Found, asked: Tune) -> dict[str, Any]:
 
 
 def _write(found: Found, asked: Tune, provenance: Tree) -> None:
-    """Write ``best.yaml`` and the record of a study. Without a best trial the file of a call with other limits goes."""
+    """Write ``best.yaml`` and the record of a study, unless those of larger limits are there. Without a best trial the file goes."""
     folder, apart = found.study.folder, check_apart(found.search)
     found.study.write_history()
+    if found.kept is not None:
+        return
     record = {
         "format": 1,
         "title": found.search.title,
@@ -395,6 +415,8 @@ def lines(found: Sequence[Found], asked: Tune) -> list[str]:
 
 
 def _lines(found: Found, asked: Tune) -> list[str]:
+    if found.kept is not None:
+        return _kept_lines(found, found.kept)
     study, trials = found.study, found.study.counted()
     spent = f"{len(trials)} trials, {sum(trial.passes for trial in trials):,} of {study.budget:,} sample-passes"
     if found.best is None:
@@ -413,6 +435,22 @@ def _lines(found: Found, asked: Tune) -> list[str]:
         f"{found.search.title}: {asked.rule.label()} by {asked.rule.name}: {in_words(found.best.values)}",
         f"  score {found.best.score:.3f}{default}; {spent}: {states}",
         *note,
+        f"  use it: method={study.folder / 'best.yaml'}",
+    ]
+
+
+def _kept_lines(found: Found, kept: Tree) -> list[str]:
+    """Return what is there from larger limits, and that those of this call change nothing."""
+    study = found.study
+    there = f"{kept['trials']} trials, {kept['passes']:,} of {kept['budget']:,} sample-passes"
+    asked = f"tune.budget={study.budget} and tune.trials={study.asked.trials}"
+    anew = f"  nothing was changed: {asked} pay for {len(study.counted())} of these trials; give another out= to ask anew"
+    if found.best is None:
+        return [f"{found.search.title}: failed: {found.reason} (there already: {there})", anew]
+    return [
+        f"{found.search.title}: there already: {in_words(found.best.values)}",
+        f"  score {found.best.score:.3f}; {there}",
+        anew,
         f"  use it: method={study.folder / 'best.yaml'}",
     ]
 
