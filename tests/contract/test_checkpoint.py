@@ -130,6 +130,13 @@ BAD = {
     "code": (lambda path: path.write_bytes(pickle.dumps(Malicious(), protocol=2)), r"posix.system\), which could run code"),
     "code in a PyTorch file": (lambda path: torch.save({"state_dict": Malicious()}, path), r"posix.system\), which could run code"),
     "a pickled model": (lambda path: torch.save(made(), path), r"Normalized\), which could run code"),
+    "numbers for names": (lambda path: write(path, dict(enumerate(made().net.state_dict().values()))), "a name that is no text: 0"),
+    "sparse": (lambda path: write(path, changed(fc__weight=made().net.fc.weight.detach().to_sparse())), "not dense .* 'fc.weight'"),
+    "whole numbers": (
+        lambda path: write(path, changed(fc__weight=made().net.fc.weight.detach().long())),
+        "fc.weight holds int64, not real",
+    ),
+    "complex": (lambda path: write(path, changed(fc__weight=made().net.fc.weight.detach() * 1j)), "fc.weight holds complex64, not real"),
     "lacks one": (lambda path: write(path, changed(conv1__weight=None)), "lacks net.conv1.weight[.]"),
     "has one more": (lambda path: write(path, changed(extra=torch.zeros(1))), "has besides net.extra[.]"),
     "other architecture": (lambda path: write(path, made(name="mlp").net.state_dict()), "lacks .* and 9[0-9] more and has besides"),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
@@ -77,6 +78,7 @@ def load_into(model: nn.Module, path: Path) -> None:
     found = _renamed(read_state(path), own)
     _check_names(path, own, found)
     _check_shapes(path, own, found)
+    _check_kinds(path, own, found)
     for name, value in found.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise BadInput(str(path), f"{name} holds values that are not finite.", "Take an earlier checkpoint.")
@@ -92,7 +94,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     _check_exists(path)
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(Sparse|Validating sparse)", UserWarning)  # advice about tensors that are refused below
+            content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused_pickle(path, str(error)) from None
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AssertionError) as error:
@@ -101,6 +105,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
         content = content[inner]
     if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise BadInput(str(path), "holds no state dict (names and tensors).", "Save it with torch.save(model.state_dict(), PATH).")
+    for name, value in content.items():
+        if not isinstance(name, str) or value.layout != torch.strided or value.is_quantized or value.is_meta:
+            kind = (
+                "a name that is no text"
+                if not isinstance(name, str)
+                else "a tensor that is not dense (sparse, quantised or without values)"
+            )
+            raise BadInput(str(path), f"holds {kind}: {name!r}.", "Save dense weights, with torch.save(model.state_dict(), PATH).")
     return content
 
 
@@ -165,6 +177,13 @@ def _rename(state: dict[str, Tensor], own: dict[str, Tensor], strip: str, add: s
                 plain = pattern.sub(replacement, plain)
         renamed[plain if plain.startswith("normalize.") and plain in own else add + plain] = value
     return renamed
+
+
+def _check_kinds(path: Path, own: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Refuse whole or complex numbers for weights, which would be cut without a word."""
+    for name, value in found.items():
+        if own[name].is_floating_point() and not value.is_floating_point():
+            raise BadInput(str(path), f"{name} holds {str(value.dtype).removeprefix('torch.')}, not real numbers.", "Save float weights.")
 
 
 def _check_names(path: Path, own: dict[str, Tensor], found: dict[str, Tensor]) -> None:
