@@ -217,3 +217,14 @@ def test_a_record_that_was_cut_short_counts_as_none(tmp_path):
     runs.write_json(run.folder / "record.json", {"status": "ok"})
     assert stages.train(work, index, 0, "a").record["weights"] == whole["weights"]
     assert {"cost", "identity"} <= runs.read_json(run.folder / "record.json").keys()
+
+
+def test_a_lost_split_or_configuration_is_written_again(tmp_path):
+    work, index = workplace(tmp_path, "forget=random"), np.arange(60)
+    run = stages.train(work, index, 0, "a")
+    names = ("split.json", "config.yaml")
+    held = {name: (run.folder / name).read_bytes() for name in names}
+    for name in names:
+        (run.folder / name).unlink()
+    assert stages.train(work, index, 0, "a").record == run.record and starts(run.folder) == 1
+    assert {name: (run.folder / name).read_bytes() for name in names} == held

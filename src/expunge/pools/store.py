@@ -75,6 +75,9 @@ def make(work: Workplace, identity: dict[str, Any], title: str, compute: Compute
     """
     found = look_up(work, identity, title)
     if found is not None:
+        if not parallel.rank():
+            with contextlib.suppress(BadInput):  # a store that is not ours to write in is whole enough
+                _describe(work, found.folder, split, anew=False)
         return found
     folder = folder_of(work, identity)
 
@@ -290,9 +293,15 @@ def weights_name(status: str) -> str:
 
 def _prepare(work: Workplace, folder: Path, identity: dict[str, Any], split: Split | None = None) -> None:
     runs.remove_leftovers(folder)
-    with runs.atomic_write(folder / "config.yaml") as temporary:
-        temporary.write_text(config.to_yaml(work.experiment.lasting()), encoding="utf-8")
-    if work.experiment.forget is not None:
-        (split or work.split).save(folder / "split.json")
+    _describe(work, folder, split)
     runs.write_json(folder / "environment.json", runs.environment())
     runs.append_event(folder / "events.jsonl", event="start", identity=identity)
+
+
+def _describe(work: Workplace, folder: Path, split: Split | None, *, anew: bool = True) -> None:
+    """Write configuration and split; where they are not anew, those that somebody has lost."""
+    if anew or not (folder / "config.yaml").is_file():
+        with runs.atomic_write(folder / "config.yaml") as temporary:
+            temporary.write_text(config.to_yaml(work.experiment.lasting()), encoding="utf-8")
+    if work.experiment.forget is not None and (anew or not (folder / "split.json").is_file()):
+        (split or work.split).save(folder / "split.json")
